@@ -1,0 +1,163 @@
+"""The contract between the service and the science: one folder a run; no torch.
+
+`python -m models KIND RUN_DIR` reads `spec.json` and leaves, in the same folder,
+
+- `events.jsonl`   one JSON object a line: `{"type", "at", "data"}` (see `models.progress`);
+- `checkpoints/step-<9 digits>/`   whole training states, each complete once its event is written;
+- `outputs/`   the results, named below;
+- `result.json`   a `Result`, written last and atomically.
+
+Paths in a spec are relative to the folder. SIGTERM means "save what is needed and leave within
+10 s"; the result's outcome is then `stopped`. The exit status is 0 when a result was written, and
+a failure that the user can act on is a result too, with `outcome: failed` and an `error`.
+"""
+
+import json
+import os
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import Field, JsonValue
+
+from models.config import Frozen, IngestConfig, ReportConfig, TrainingConfig
+
+
+class Kind(StrEnum):
+    """What a run does; also the subcommand of `python -m models`."""
+
+    INGEST = "ingest"
+    TRAIN = "train"
+    SAMPLE = "sample"
+    REPORT = "report"
+
+
+class IngestSpec(Frozen):
+    """Judge, convert and pack one archive.
+
+    Outputs: `packed-<size>.safetensors` (see `models.data.packing`), `files.jsonl` with one
+    `FileVerdict` a line in archive order, and a result with an `IngestSummary`.
+    """
+
+    archive: str = "content"
+    config: IngestConfig = IngestConfig()
+    workers: int = Field(2, ge=1, description="Decoding processes.")
+
+
+class FileVerdict(Frozen):
+    """What became of one file of the archive."""
+
+    index: int = Field(description="Position in the archive, from 0.")
+    name: str = Field(description="Path inside the archive, control characters replaced.")
+    verdict: str = Field(description="accepted, duplicate or rejected.")
+    reason: str | None = Field(None, description="Why not accepted, for a person.")
+    label: str | None = None
+    group: int | None = None
+    split: str | None = Field(None, description="train, validation or holdout.")
+    sha256: str | None = Field(None, description="SHA-256 of size, mode and decoded pixels.")
+    width: int | None = None
+    height: int | None = None
+    rows: dict[str, int] | None = Field(None, description="Packed size -> row in that pack.")
+
+
+class IngestSummary(Frozen):
+    """The counts of one ingest."""
+
+    image_count: int
+    duplicate_count: int
+    rejected_count: int
+    group_count: int
+    labels: dict[str, int]
+    splits: dict[str, dict[str, int]] = Field(description="split -> label -> images")
+    packs: dict[str, int] = Field(description="Packed size -> images in that pack.")
+    digest: str = Field(description="SHA-256 over the sorted (pixel digest, label) pairs.")
+
+
+class TrainSpec(Frozen):
+    """Train the networks of one generator.
+
+    Checkpoint folder: `weights.safetensors` (generators only, enough to sample),
+    `state.safetensors` + `checkpoint.json` (all that resuming needs), `samples.png` (the same
+    latents at each snapshot, one row of tiles a network). Result detail: `{"step", "images_seen"}`.
+    """
+
+    config: TrainingConfig
+    packed: str = "packed.safetensors"
+    seed: int = Field(0, ge=0, lt=2**63)
+    resume: str | None = Field(None, description="A checkpoint folder to go on from.")
+    device: str = Field("auto", description="auto, cpu or cuda.")
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
+
+
+class SampleSpec(Frozen):
+    """Draw images from the weights of a checkpoint.
+
+    Outputs: `images/<label>/<index, 6 digits>.png`, `manifest.csv` with the columns
+    `file,label,index,seed,sha256`, `provenance.json`. Image `(seed, label, index)` has the same
+    pixels whatever is asked for beside it.
+    """
+
+    weights: str = "weights.safetensors"
+    counts: dict[str, int] = Field(description="Label -> number of images.")
+    seed: int = Field(0, ge=0, lt=2**63)
+    device: str = "auto"
+    threads: int = Field(0, ge=0)
+    provenance: dict[str, str] = Field(
+        default_factory=dict, description="Identifiers written into every file: generator, ..."
+    )
+
+
+class ReportSpec(Frozen):
+    """Compare generated images with the real ones they were made from.
+
+    Outputs: `report.json` (a `models.evaluation.report.ReportDocument`) and `plots/<name>.png`.
+    """
+
+    packed: str = "packed.safetensors"
+    generated: str = Field("images.zip", description="Zip of `images/<label>/*.png`.")
+    config: ReportConfig = ReportConfig()
+    seed: int = Field(0, ge=0)
+
+
+class Outcome(StrEnum):
+    """How a run ended."""
+
+    FINISHED = "finished"
+    STOPPED = "stopped"
+    FAILED = "failed"
+
+
+class RunError(Frozen):
+    """A failure that the user can act on."""
+
+    code: str
+    detail: str
+
+
+class Result(Frozen):
+    """What a run leaves for whoever started it."""
+
+    outcome: Outcome
+    error: RunError | None = None
+    detail: dict[str, JsonValue] = Field(default_factory=dict)
+
+
+class UserError(Exception):
+    """Raise for an input that can never work, with a stable code and what to do next."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        """Name the fault by `code` and explain it in `detail`, without any patient value."""
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+
+
+def checkpoint_name(step: int) -> str:
+    """Return the folder name of the checkpoint at `step`; names sort in step order."""
+    return f"step-{step:09d}"
+
+
+def write_json(path: Path, value: JsonValue) -> None:
+    """Write `value` so that `path` is either absent, old or complete."""
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    os.replace(partial, path)
