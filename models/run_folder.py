@@ -13,7 +13,6 @@ a failure that the user can act on is a result too, with `outcome: failed` and a
 """
 
 import json
-import os
 from enum import StrEnum
 from pathlib import Path
 
@@ -160,4 +159,4 @@ def write_json(path: Path, value: JsonValue) -> None:
     """Write `value` so that `path` is either absent, old or complete."""
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    os.replace(partial, path)
+    partial.replace(path)
