@@ -65,6 +65,10 @@ class Preset(Frozen):
     name: str
     title: str
     config: TrainingConfig
+    memory_bytes: int = Field(description="Of one training process on a CPU, measured.")
+    cpu_core_s_per_1000_images: float = Field(
+        description="Seconds of one CPU core for 1,000 training images, measured."
+    )
 
 
 PRESETS = {
@@ -74,6 +78,8 @@ PRESETS = {
             name="baseline-dcgan",
             title="The 2024 paper's DCGAN at 128x128: the reference point every result is held to",
             config=TrainingConfig(),
+            memory_bytes=1_500_000_000,
+            cpu_core_s_per_1000_images=64.5,
         ),
         Preset(
             name="demo",
@@ -86,6 +92,8 @@ PRESETS = {
                 generator_channels=128,
                 discriminator_channels=32,
             ),
+            memory_bytes=600_000_000,
+            cpu_core_s_per_1000_images=5.0,
         ),
     )
 }
@@ -102,7 +110,10 @@ class IngestConfig(Frozen):
     min_side_px: int = Field(32, ge=1, description="Shorter side below which an image is refused.")
     max_labels: int = Field(100, ge=1, description="Class folders in one dataset.")
     near_duplicate_bits: int = Field(
-        6, ge=0, le=64, description="Hash distance up to which two images share a group."
+        60, ge=0, le=255, description="Hash distance, of 255, up to which images share a group."
+    )
+    max_group_share: float = Field(
+        0.05, gt=0, le=1, description="Share of the images past which a group stops growing."
     )
     sizes: tuple[int, ...] = PACKED_SIZES
 

@@ -19,6 +19,11 @@ from pydantic import JsonValue
 class Stopped(Exception):  # noqa: N818 - it is an outcome, not an error
     """Raise after the state was saved because `should_stop` said so."""
 
+    def __init__(self, detail: Mapping[str, JsonValue] | None = None) -> None:
+        """Carry the `detail` of the result."""
+        super().__init__()
+        self.detail = dict(detail or {})
+
 
 class Progress(Protocol):
     """What a loop tells, and the one question it asks."""
@@ -51,6 +56,10 @@ class FolderProgress:
         line = json.dumps({"type": kind, "at": time.time(), "data": dict(data)})
         self._events.write(line + "\n")
         self._events.flush()
+
+    def close(self) -> None:
+        """Close the file; what was written is already on its way to the reader."""
+        self._events.close()
 
 
 class Silent:

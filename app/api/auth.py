@@ -1,0 +1,56 @@
+"""Who is calling and what they may do: an API key becomes a `Principal`.
+
+A handler's signature says who may call it: `caller: DatasetsReader`.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Depends, Request
+from fastapi.security import HTTPBearer
+
+from app import api_keys
+from app.api.dependencies import ServiceParts
+from app.api_keys import Principal, Scope
+from app.errors import ForbiddenError
+from app.parts import Parts
+
+bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer gf_...`")
+
+
+def authenticate(parts: Parts, request: Request) -> Principal:
+    """Return who sent `request`.
+
+    Raises:
+        UnauthorizedError: if its API key is absent or no good.
+    """
+    scheme, _, key = request.headers.get("authorization", "").partition(" ")
+    with parts.database.transaction() as session:
+        return api_keys.authenticate(session, key.strip() if scheme.lower() == "bearer" else "")
+
+
+def requires(scope: Scope) -> Callable[..., Principal]:
+    """Return a dependency that admits only keys with `scope`."""
+
+    def admit(
+        parts: ServiceParts, request: Request, _: Annotated[object, Depends(bearer)]
+    ) -> Principal:
+        principal = authenticate(parts, request)
+        if not principal.may(scope):
+            raise ForbiddenError(f"this needs the scope {scope}")
+        return principal
+
+    return admit
+
+
+DatasetsReader = Annotated[Principal, Depends(requires(Scope.DATASETS_READ))]
+DatasetsWriter = Annotated[Principal, Depends(requires(Scope.DATASETS_WRITE))]
+GeneratorsReader = Annotated[Principal, Depends(requires(Scope.GENERATORS_READ))]
+GeneratorsTrainer = Annotated[Principal, Depends(requires(Scope.GENERATORS_TRAIN))]
+SamplesReader = Annotated[Principal, Depends(requires(Scope.SAMPLES_READ))]
+SamplesGenerator = Annotated[Principal, Depends(requires(Scope.SAMPLES_GENERATE))]
+ReportsReader = Annotated[Principal, Depends(requires(Scope.REPORTS_READ))]
+ReportsWriter = Annotated[Principal, Depends(requires(Scope.REPORTS_WRITE))]
+JobsReader = Annotated[Principal, Depends(requires(Scope.JOBS_READ))]
+JobsWriter = Annotated[Principal, Depends(requires(Scope.JOBS_WRITE))]
+Admin = Annotated[Principal, Depends(requires(Scope.ADMIN))]

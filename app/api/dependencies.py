@@ -1,0 +1,35 @@
+"""Annotated parameters of handlers: the parts of the service, and one transaction a request."""
+
+from collections.abc import Iterator
+from typing import Annotated
+
+from fastapi import Depends, Request
+from sqlalchemy.orm import Session as SQLSession
+
+from app.api.middleware import request_id
+from app.parts import Parts
+
+
+def _parts(request: Request) -> Parts:
+    found = request.app.state.parts
+    assert isinstance(found, Parts)
+    return found
+
+
+ServiceParts = Annotated[Parts, Depends(_parts)]
+
+
+def _session(parts: ServiceParts) -> Iterator[SQLSession]:
+    with parts.database.transaction() as session:
+        yield session
+
+
+# Scope "function": committed before the answer is sent, so that an answer is never a lie.
+Session = Annotated[SQLSession, Depends(_session, scope="function")]
+
+
+def _request_id(request: Request) -> str:
+    return request_id(request.scope)
+
+
+RequestID = Annotated[str, Depends(_request_id)]

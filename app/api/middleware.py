@@ -1,0 +1,69 @@
+"""What happens around every request: an id, a log line, security headers."""
+
+import time
+import uuid
+
+import structlog
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+log = structlog.get_logger()
+MAX_REQUEST_ID = 64
+
+
+def request_id(scope: Scope) -> str:
+    """Return the id that the middleware gave to this request."""
+    found = scope.get("request_id", "")
+    assert isinstance(found, str)
+    return found
+
+
+class RequestContext:
+    """Give each request an id, bind it to the logs, and log the request when it is answered.
+
+    A client's `X-Request-ID` is kept if it is a plain token; query strings are never logged.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one ASGI connection."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        given = Headers(scope=scope).get("x-request-id", "")
+        is_token = (
+            0 < len(given) <= MAX_REQUEST_ID
+            and given.isascii()
+            and given.replace("-", "").isalnum()
+        )
+        scope["request_id"] = given if is_token else uuid.uuid4().hex
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
+        status, started = 0, time.perf_counter()
+
+        async def send_with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = MutableHeaders(scope=message)
+                headers["X-Request-ID"] = scope["request_id"]
+                headers["X-Content-Type-Options"] = "nosniff"
+                headers.setdefault("Cache-Control", "no-store")
+                headers["Content-Security-Policy"] = (
+                    "default-src 'none'; img-src 'self' data:; style-src 'self' 'unsafe-inline';"
+                    " script-src 'self'; connect-src 'self'; frame-ancestors 'none'"
+                )
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_headers)
+        finally:
+            log.info(
+                "request",
+                method=scope["method"],
+                route=getattr(scope.get("route"), "path", "unmatched"),
+                status=status,
+                duration_s=round(time.perf_counter() - started, 4),
+            )

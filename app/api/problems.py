@@ -1,0 +1,177 @@
+"""Errors as RFC 9457 problem details (application/problem+json)."""
+
+from collections.abc import Mapping
+from http import HTTPStatus
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+from sqlalchemy.exc import OperationalError
+from starlette.exceptions import HTTPException
+
+from app.api.middleware import request_id
+from app.errors import (
+    BadRequestError,
+    ForbiddenError,
+    GliaforgeError,
+    InvalidRequestError,
+    NotFoundError,
+    TooLargeError,
+    UnauthorizedError,
+    UnavailableError,
+)
+from app.storage import STORAGE_ERRORS
+
+log = structlog.get_logger()
+MEDIA_TYPE = "application/problem+json"
+
+
+class FieldProblem(BaseModel):
+    """One fault in a request."""
+
+    pointer: str = Field(description="JSON pointer into the body, or the parameter's place.")
+    detail: str
+
+
+class Problem(BaseModel):
+    """What went wrong, for a program (`code`) and for a person (`detail`)."""
+
+    type: str = Field(examples=["/problems/not_found"])
+    title: str = Field(examples=["Not found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(examples=["no such dataset"])
+    instance: str = Field(examples=["/v1/datasets/ds_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f"])
+    code: str = Field(examples=["not_found"])
+    request_id: str
+    errors: list[FieldProblem] | None = Field(
+        None, description="Each fault of a malformed request."
+    )
+
+
+def documented(*errors: type[GliaforgeError]) -> dict[int | str, dict[str, object]]:
+    """Return the `responses` of an operation that can end in `errors`.
+
+    Every operation under /v1 can also answer 400, 401, 403, 413, 422 and 503.
+    """
+    always: tuple[type[GliaforgeError], ...] = (
+        BadRequestError,
+        UnauthorizedError,
+        ForbiddenError,
+        TooLargeError,
+        InvalidRequestError,
+        UnavailableError,
+    )
+    titles: dict[int, list[str]] = {}
+    for error in (*always, *errors):
+        titles.setdefault(error.status, []).append(f"{error.title} (`{error.code}`)")
+    return {status: describe("; ".join(texts)) for status, texts in sorted(titles.items())}
+
+
+def describe(description: str) -> dict[str, object]:
+    """Return the OpenAPI response object of a problem."""
+    schema = {"$ref": "#/components/schemas/Problem"}
+    return {"description": description, "content": {MEDIA_TYPE: {"schema": schema}}}
+
+
+def install(app: FastAPI) -> None:
+    """Answer every error of `app` with problem details; nothing internal is shown."""
+    app.add_exception_handler(GliaforgeError, _known)
+    app.add_exception_handler(RequestValidationError, _malformed)
+    app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(OperationalError, _part_missing)
+    for error in STORAGE_ERRORS:
+        app.add_exception_handler(error, _part_missing)
+    app.add_exception_handler(Exception, _unknown)
+
+
+def answer(
+    request: Request,
+    error: GliaforgeError,
+    *,
+    errors: list[FieldProblem] | None = None,
+) -> JSONResponse:
+    """Return the problem response for `error`."""
+    return _respond(
+        request, error.status, error.code, error.title, error.detail, errors, error.headers
+    )
+
+
+def _respond(
+    request: Request,
+    status: int,
+    code: str,
+    title: str,
+    detail: str,
+    errors: list[FieldProblem] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    problem = Problem(
+        type=f"/problems/{code}",
+        title=title,
+        status=status,
+        detail=detail,
+        instance=request.url.path,
+        code=code,
+        request_id=request_id(request.scope),
+        errors=errors,
+    )
+    return JSONResponse(
+        problem.model_dump(exclude_none=True), status, dict(headers or {}), media_type=MEDIA_TYPE
+    )
+
+
+def _known(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, GliaforgeError)
+    return answer(request, error)
+
+
+def _malformed(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    faults = error.errors()
+    if faults and all(fault["loc"][0] == "path" for fault in faults):
+        # An id that cannot exist is answered like one that does not.
+        return answer(request, NotFoundError("no such resource"))
+    problems = [
+        FieldProblem(pointer=_pointer(fault["loc"]), detail=str(fault["msg"])) for fault in faults
+    ]
+    first = f"{problems[0].pointer}: {problems[0].detail}" if problems else "malformed"
+    return answer(request, InvalidRequestError(first), errors=problems)
+
+
+def _pointer(location: tuple[int | str, ...]) -> str:
+    place, *rest = (str(part).replace("~", "~0").replace("/", "~1") for part in location)
+    return "/" + "/".join(rest) if place == "body" else "/".join((place, *rest))
+
+
+def _http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).name.lower()
+    if error.status_code == TooLargeError.status:
+        return answer(request, TooLargeError("the body is larger than this route takes"))
+    return _respond(
+        request,
+        error.status_code,
+        code,
+        HTTPStatus(error.status_code).phrase,
+        str(error.detail),
+        headers=error.headers,
+    )
+
+
+def _part_missing(request: Request, error: Exception) -> JSONResponse:
+    log.error("dependency_failed", error=type(error).__name__, exc_info=error)
+    detail = "the database or the object storage does not answer; try again"
+    return answer(request, UnavailableError(detail, headers={"Retry-After": "5"}))
+
+
+def _unknown(request: Request, error: Exception) -> JSONResponse:
+    log.error("unexpected_error", error=type(error).__name__, exc_info=error)
+    return _respond(
+        request,
+        500,
+        "internal",
+        "Unexpected error",
+        "the fault is ours; quote the request_id when you report it",
+    )

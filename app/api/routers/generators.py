@@ -1,0 +1,158 @@
+"""/v1/generators and /v1/presets: train, follow, delete."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from pydantic import ValidationError
+
+from app import generators, resources, tables
+from app.api.auth import GeneratorsReader, GeneratorsTrainer
+from app.api.caching import cached_png
+from app.api.dependencies import RequestID, ServiceParts, Session
+from app.api.idempotency import IdempotentRoute, documented_key
+from app.api.pagination import After, Limit, Page, page
+from app.api.problems import documented
+from app.api.schemas import generators as schemas
+from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
+from models.config import PRESETS, TrainingConfig
+
+router = APIRouter(prefix="/v1", tags=["generators"], route_class=IdempotentRoute)
+_PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+
+
+@router.get("/presets", responses=documented())
+def list_presets(_caller: GeneratorsReader) -> schemas.Presets:
+    """List the presets with their configuration and cost, and the bounds of each knob."""
+    return schemas.presets()
+
+
+@router.post(
+    "/generators",
+    status_code=202,
+    dependencies=[Depends(documented_key)],
+    responses=documented(NotFoundError, ConflictError, NotReadyError),
+)
+def create_generator(
+    body: schemas.NewGenerator,
+    caller: GeneratorsTrainer,
+    session: Session,
+    response: Response,
+    request_id: RequestID,
+) -> schemas.Generator:
+    """Train a generator on a dataset."""
+    config = _config(body)
+    dataset = resources.get(session, tables.Dataset, caller.tenant_id, body.dataset_id)
+    row = generators.create(
+        session,
+        dataset,
+        name=body.name,
+        preset=body.preset,
+        config=config,
+        seed=body.seed,
+        request_id=request_id,
+    )
+    response.headers["Location"] = f"/v1/generators/{row.id}"
+    return schemas.generator(session, row, {})
+
+
+@router.get("/generators", responses=documented())
+def list_generators(
+    caller: GeneratorsReader, session: Session, limit: Limit = 20, after: After = None
+) -> Page[schemas.Generator]:
+    """List generators, newest first."""
+    rows = resources.page(session, tables.Generator, caller.tenant_id, after=after, limit=limit)
+    return page(rows, limit, cursor=lambda row: row.id, item=lambda row: _show(session, row))
+
+
+@router.get("/generators/{generator_id}", responses=documented(NotFoundError))
+def get_generator(
+    generator_id: str, caller: GeneratorsReader, session: Session
+) -> schemas.Generator:
+    """Show a generator."""
+    row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
+    return _show(session, row)
+
+
+@router.delete(
+    "/generators/{generator_id}",
+    status_code=204,
+    responses=documented(NotFoundError, ConflictError),
+)
+def delete_generator(generator_id: str, caller: GeneratorsTrainer, session: Session) -> None:
+    """Delete a generator and its checkpoints; refused while a sample batch stands on it."""
+    row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
+    resources.delete(session, row)
+
+
+@router.get("/generators/{generator_id}/history", responses=documented(NotFoundError))
+def get_generator_history(
+    generator_id: str, caller: GeneratorsReader, session: Session
+) -> schemas.History:
+    """Return the losses as series."""
+    row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
+    return schemas.history(generators.history(session, row.id))
+
+
+@router.get("/generators/{generator_id}/checkpoints", responses=documented(NotFoundError))
+def list_generator_checkpoints(
+    generator_id: str, caller: GeneratorsReader, session: Session
+) -> schemas.Checkpoints:
+    """List the checkpoints, the last one first."""
+    row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
+    points = generators.history(session, row.id)
+    return schemas.Checkpoints(
+        data=[
+            schemas.checkpoint(found, row, generators.values_at(points, found.step))
+            for found in generators.checkpoints(session, row.id)
+        ]
+    )
+
+
+@router.get(
+    "/generators/{generator_id}/progress.png",
+    response_class=Response,
+    responses=documented(NotFoundError, NotReadyError)
+    | {
+        200: {"description": "A PNG", "content": _PNG},
+        304: {"description": "The picture that you have is the current one"},
+    },
+)
+def get_generator_progress(
+    generator_id: str,
+    caller: GeneratorsReader,
+    parts: ServiceParts,
+    session: Session,
+    request: Request,
+    step: Annotated[int | None, Query(ge=0, le=2**53 - 1)] = None,
+) -> Response:
+    """Draw the samples of the same latents at a step, or the last one."""
+    row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
+    shown = generators.checkpoint_at(session, row, step)
+    return cached_png(
+        request,
+        f"{shown.id}-{shown.prefix}",
+        lambda: generators.progress_sheet(parts.storage, row, shown),
+    )
+
+
+def _show(session: Session, row: tables.Generator) -> schemas.Generator:
+    return schemas.generator(session, row, generators.latest_values(session, row.id))
+
+
+def _config(body: schemas.NewGenerator) -> TrainingConfig:
+    """Return the preset with its overrides.
+
+    Raises:
+        InvalidRequestError: naming the preset or knob that is wrong, and what it may be.
+    """
+    preset = PRESETS.get(body.preset)
+    if preset is None:
+        raise InvalidRequestError(f"/preset: there are {', '.join(sorted(PRESETS))}")
+    try:
+        return TrainingConfig.model_validate(preset.config.model_dump() | body.config)
+    except ValidationError as error:
+        faults = (
+            f"/config/{'/'.join(map(str, fault['loc']))}: {fault['msg']}"
+            for fault in error.errors()
+        )
+        raise InvalidRequestError("; ".join(faults)) from error

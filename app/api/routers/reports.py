@@ -1,0 +1,98 @@
+"""/v1/reports and /v1/schemas: measure a batch, read the findings."""
+
+from fastapi import APIRouter, Depends, Request, Response
+from pydantic import JsonValue
+
+from app import reports, resources, tables
+from app.api.auth import ReportsReader, ReportsWriter
+from app.api.caching import cached_png
+from app.api.dependencies import RequestID, ServiceParts, Session
+from app.api.idempotency import IdempotentRoute, documented_key
+from app.api.pagination import After, Limit, Page, page
+from app.api.problems import documented
+from app.api.schemas import reports as schemas
+from app.errors import ConflictError, NotFoundError, NotReadyError
+
+router = APIRouter(prefix="/v1", tags=["reports"], route_class=IdempotentRoute)
+_PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+
+
+@router.post(
+    "/reports",
+    status_code=202,
+    dependencies=[Depends(documented_key)],
+    responses=documented(NotFoundError, ConflictError, NotReadyError),
+)
+def create_report(
+    body: schemas.NewReport,
+    caller: ReportsWriter,
+    session: Session,
+    response: Response,
+    request_id: RequestID,
+) -> schemas.Report:
+    """Compare a batch with the real images that its generator never saw."""
+    row = reports.create(
+        session,
+        resources.get(session, tables.Dataset, caller.tenant_id, body.real_dataset_id),
+        resources.get(session, tables.SampleBatch, caller.tenant_id, body.sample_batch_id),
+        profile=body.profile,
+        request_id=request_id,
+    )
+    response.headers["Location"] = f"/v1/reports/{row.id}"
+    return schemas.report(session, row)
+
+
+@router.get("/reports", responses=documented())
+def list_reports(
+    caller: ReportsReader, session: Session, limit: Limit = 20, after: After = None
+) -> Page[schemas.Report]:
+    """List reports, newest first."""
+    rows = resources.page(session, tables.Report, caller.tenant_id, after=after, limit=limit)
+    return page(
+        rows, limit, cursor=lambda row: row.id, item=lambda row: schemas.report(session, row)
+    )
+
+
+@router.get("/reports/{report_id}", responses=documented(NotFoundError))
+def get_report(report_id: str, caller: ReportsReader, session: Session) -> schemas.Report:
+    """Show a report."""
+    row = resources.get(session, tables.Report, caller.tenant_id, report_id)
+    return schemas.report(session, row)
+
+
+@router.delete(
+    "/reports/{report_id}", status_code=204, responses=documented(NotFoundError, ConflictError)
+)
+def delete_report(report_id: str, caller: ReportsWriter, session: Session) -> None:
+    """Delete a report and its plots."""
+    row = resources.get(session, tables.Report, caller.tenant_id, report_id)
+    resources.delete(session, row)
+
+
+@router.get(
+    "/reports/{report_id}/plots/{name}.png",
+    response_class=Response,
+    responses=documented(NotFoundError, NotReadyError)
+    | {
+        200: {"description": "A PNG", "content": _PNG},
+        304: {"description": "The picture that you have is the current one"},
+    },
+)
+def get_report_plot(
+    report_id: str,
+    name: str,
+    caller: ReportsReader,
+    parts: ServiceParts,
+    session: Session,
+    request: Request,
+) -> Response:
+    """Return a plot; `intensity` is the overlay of real and generated distributions."""
+    row = resources.get(session, tables.Report, caller.tenant_id, report_id)
+    key = reports.plot_key(row, name)
+    return cached_png(request, key, lambda: parts.storage.get(key))
+
+
+@router.get("/schemas/report", responses=documented())
+def get_report_schema(_caller: ReportsReader) -> dict[str, JsonValue]:
+    """Return the JSON Schema of a report."""
+    return schemas.Report.model_json_schema()

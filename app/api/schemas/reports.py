@@ -1,0 +1,118 @@
+"""Reports as they cross the wire; what they say is `models.config`'s neighbour, the document."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from sqlalchemy.orm import Session
+
+from app import resources, tables
+from app.api.schemas import jobs
+from models.config import ReportProfile
+
+ReportStatus = Literal["queued", "measuring", "ready", "failed", "cancelled"]
+VerdictColour = Literal["green", "amber", "red", "grey"]
+
+
+class NewReport(BaseModel):
+    """What to compare with what."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "real_dataset_id": "ds_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f",
+                    "sample_batch_id": "smp_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f",
+                    "profile": "quick",
+                }
+            ]
+        },
+    )
+
+    real_dataset_id: str = Field(max_length=64)
+    sample_batch_id: str = Field(max_length=64)
+    profile: ReportProfile = ReportProfile.QUICK
+
+
+class Verdict(BaseModel):
+    """A judgement and why."""
+
+    verdict: VerdictColour
+    reason: str
+
+
+class Floor(BaseModel):
+    """The same number for unseen real images, over resampled groups."""
+
+    median: float
+    q05: float
+    q95: float
+
+
+class Metric(BaseModel):
+    """One number beside its floor and its control."""
+
+    id: str
+    space: str
+    label: str | None = Field(description="Null for all labels together.")
+    value: float | None
+    ci: tuple[float, float] | None
+    floor: Floor | None
+    control: float | None
+    excess: float | None = Field(description="0 like unseen real images, 1 as bad as the control.")
+    n_real: int
+    n_generated: int
+    n_groups: int
+    verdict: VerdictColour
+    reason: str
+
+
+class Report(BaseModel):
+    """How close a batch is to the real images, with the numbers."""
+
+    id: str = Field(examples=["rpt_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f"])
+    real_dataset_id: str
+    sample_batch_id: str
+    status: ReportStatus
+    profile: ReportProfile
+    schema_version: str | None
+    verdicts: dict[str, Verdict]
+    uses: dict[str, Verdict]
+    metrics: list[Metric]
+    limits: list[str]
+    details: dict[str, JsonValue] = Field(description="Counts, configuration, versions, digest.")
+    plots: list[str] = Field(description="Names for /v1/reports/{id}/plots/{name}.png.")
+    created_at: datetime
+    job: jobs.Job | None
+    error: jobs.Error | None
+
+
+def report(session: Session, row: tables.Report) -> Report:
+    """Show a report's row; its findings are empty until it is ready."""
+    found = dict(row.document or {})
+    shown = {
+        name: found.pop(name, empty)
+        for name, empty in (
+            ("schema_version", None),
+            ("verdicts", {}),
+            ("uses", {}),
+            ("metrics", []),
+            ("limits", []),
+        )
+    }
+    return Report.model_validate(
+        {
+            "id": row.id,
+            "real_dataset_id": row.real_dataset_id,
+            "sample_batch_id": row.sample_batch_id,
+            "status": resources.status(row),
+            "profile": row.profile,
+            **shown,
+            "details": found,
+            "plots": sorted(row.plots),
+            "created_at": row.created_at,
+            "job": jobs.job(session, row.job) if row.job else None,
+            "error": jobs.resource_error(row),
+        }
+    )

@@ -1,0 +1,116 @@
+"""Sample batches and their images as they cross the wire."""
+
+from datetime import datetime
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from sqlalchemy.orm import Session
+
+from app import resources, tables
+from app.api.schemas import jobs
+
+MAX_IMAGES = 100_000
+Count = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+BatchStatus = Literal["queued", "generating", "ready", "failed", "cancelled"]
+
+
+class NewSampleBatch(BaseModel):
+    """How many images of what."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "generator_id": "gen_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f",
+                    "counts": {"glioma": 100, "meningioma": 100},
+                    "seed": 7,
+                }
+            ],
+            "oneOf": [
+                {"required": ["count"], "properties": {"count": {"type": "integer"}}},
+                {"required": ["counts"], "properties": {"counts": {"type": "object"}}},
+            ],
+        },
+    )
+
+    generator_id: str = Field(max_length=64)
+    checkpoint_id: str | None = Field(None, max_length=64, description="The best one if absent.")
+    count: Count | None = Field(None, description="Shared over the labels as evenly as can be.")
+    counts: dict[str, Count] | None = Field(
+        None, min_length=1, max_length=100, description="Label -> number of images."
+    )
+    seed: int = Field(0, ge=0, le=2**53 - 1)
+    format: Literal["png"] = "png"
+
+    @model_validator(mode="after")
+    def _one_way_of_counting(self) -> Self:
+        if (self.count is None) == (self.counts is None):
+            raise ValueError("give either count or counts")
+        if self.counts is not None and sum(self.counts.values()) > MAX_IMAGES:
+            raise ValueError(f"a batch has at most {MAX_IMAGES} images")
+        return self
+
+
+class SampleBatch(BaseModel):
+    """Synthetic images drawn from one checkpoint."""
+
+    id: str = Field(examples=["smp_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f"])
+    generator_id: str
+    checkpoint_id: str
+    status: BatchStatus
+    requested: int
+    released: int
+    withheld: int
+    counts: dict[str, int]
+    seed: int
+    format: Literal["png"]
+    created_at: datetime
+    job: jobs.Job | None
+    error: jobs.Error | None
+
+
+class SampleImage(BaseModel):
+    """One synthetic image."""
+
+    index: int = Field(description="Position in the batch, from 0.")
+    label: str
+    label_index: int = Field(description="With `seed` and `label`, what determines the pixels.")
+    seed: int
+    sha256: str = Field(description="SHA-256 of the file.")
+    released: bool
+    withheld_reason: str | None
+    url: str | None = Field(description="Presigned; null if withheld.")
+
+
+def sample_batch(session: Session, row: tables.SampleBatch) -> SampleBatch:
+    """Show a batch's row."""
+    return SampleBatch(
+        id=row.id,
+        generator_id=row.generator_id,
+        checkpoint_id=row.checkpoint_id,
+        status=resources.status(row),
+        requested=sum(row.counts.values()),
+        released=row.released,
+        withheld=row.withheld,
+        counts=row.counts,
+        seed=row.seed,
+        format=row.format,
+        created_at=row.created_at,
+        job=jobs.job(session, row.job) if row.job else None,
+        error=jobs.resource_error(row),
+    )
+
+
+def sample_image(row: tables.SampleImage, seed: int, url: str | None) -> SampleImage:
+    """Show an image's row."""
+    return SampleImage(
+        index=row.index,
+        label=row.label,
+        label_index=row.label_index,
+        seed=seed,
+        sha256=row.sha256,
+        released=row.released,
+        withheld_reason=row.withheld_reason,
+        url=url,
+    )

@@ -1,0 +1,163 @@
+"""The command line: `gliaforge up | demo | bootstrap | migrate`."""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from app import api_keys
+from app.database import Database
+from app.errors import ConflictError
+from app.settings import DatabaseSettings, HomeSettings
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command and return the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.command(options))
+    except KeyboardInterrupt:
+        return 130
+    except ValidationError as error:
+        for fault in error.errors():
+            name = "_".join(("gliaforge", *map(str, fault["loc"]))).upper()
+            print(f"gliaforge: {name}: {fault['msg']}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gliaforge",
+        description="Synthetic brain-tumour MRI from your own images, and honest numbers.",
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    up = commands.add_parser("up", help="run the whole service until Ctrl-C")
+    up.set_defaults(command=_up)
+    demo = commands.add_parser("demo", help="walk the main job: upload, train, sample, report")
+    demo.add_argument("--dataset", type=Path, help="a .zip, .tar, .tar.gz or folder of images")
+    demo.add_argument("--preset", default="demo", help="see GET /v1/presets (default: demo)")
+    demo.add_argument("--epochs", type=_positive, help="passes over the training images")
+    demo.add_argument("--images", type=_positive, default=100, help="synthetic images per label")
+    demo.add_argument("--seed", type=int, default=0)
+    demo.add_argument("--output", type=Path, help="folder for the results")
+    demo.set_defaults(command=_demo)
+    bootstrap = commands.add_parser("bootstrap", help="make a tenant and print its first API key")
+    bootstrap.add_argument("--tenant", default="default", help="its name (default: default)")
+    bootstrap.set_defaults(command=_bootstrap)
+    migrate = commands.add_parser("migrate", help="bring the database to this version")
+    migrate.set_defaults(command=_migrate)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not positive")
+    return value
+
+
+def _up(_options: argparse.Namespace) -> int:
+    from app import laptop  # noqa: PLC0415 - the API image has no embedded servers
+
+    home = HomeSettings()
+    with suppress(KeyboardInterrupt), _explained(), laptop.run(home, print) as running:
+        print(f"\nGliaforge answers at {running.url}  (Ctrl-C stops it)")
+        print(f"  URL and API key: {home.home.expanduser() / 'connection.json'}")
+        print(f"  try: curl -H 'Authorization: Bearer <api_key>' {running.url}/v1/presets")
+        sys.stdout.flush()
+        running.stack.wait()
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from rich.console import Console  # noqa: PLC0415 - neither is in the API image
+
+    from app.demo import main_job  # noqa: PLC0415
+    from app.demo.client import Client, ServiceError  # noqa: PLC0415
+
+    console = Console()
+    home = HomeSettings()
+    wish = main_job.Wish(
+        options.dataset, options.preset, options.epochs, options.images, options.seed
+    )
+    stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
+    output = options.output or home.home.expanduser() / "demo" / stamp
+    with _explained(), ExitStack() as exits:
+        url, key = exits.enter_context(_service(home))
+        client = Client(url, key)
+        exits.callback(client.close)
+        try:
+            main_job.run(client, wish, output, console)
+        except ServiceError as error:
+            print(f"gliaforge: {error}", file=sys.stderr)
+            return 1
+    return 0
+
+
+@contextmanager
+def _service(home: HomeSettings) -> Iterator[tuple[str, str]]:
+    """Yield URL and key of the service that runs on the home, or of one started for the while."""
+    from app import laptop  # noqa: PLC0415 - the API image has no embedded servers
+    from app.embedded.home import Home, HomeInUseError  # noqa: PLC0415
+
+    try:
+        with laptop.run(home, print) as running:
+            yield running.url, running.api_key
+    except HomeInUseError:
+        known = Home(home.home.expanduser()).read_connection()
+        if known is None:
+            raise
+        yield known.url, known.api_key
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Show what cannot be started, or used, as a message instead of a traceback."""
+    from app.embedded.home import HomeError  # noqa: PLC0415 - the API image has no servers
+    from app.embedded.processes import PartFailedError  # noqa: PLC0415
+    from app.embedded.stack import stop_on_signals  # noqa: PLC0415
+
+    try:
+        with stop_on_signals():
+            yield
+    except (HomeError, PartFailedError) as error:
+        raise SystemExit(f"gliaforge: {error}") from error
+
+
+def _bootstrap(options: argparse.Namespace) -> int:
+    with _database() as database:
+        try:
+            with database.transaction() as session:
+                key = api_keys.bootstrap(session, options.tenant)
+        except ConflictError as error:
+            print(f"gliaforge: {error.detail}", file=sys.stderr)
+            return 1
+    print(key)
+    return 0
+
+
+def _migrate(_options: argparse.Namespace) -> int:
+    from app import migrations  # noqa: PLC0415 - alembic takes a while to import
+
+    with _database() as database:
+        migrations.upgrade(database.engine)
+    return 0
+
+
+@contextmanager
+def _database() -> Iterator[Database]:
+    """Yield the database of the environment, or else of the service that runs on the home."""
+    home = HomeSettings().home.expanduser()
+    database = Database(DatabaseSettings.read(home).database_url.get_secret_value(), pool_size=1)
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

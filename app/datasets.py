@@ -1,0 +1,194 @@
+"""Datasets: register one, take its content once, seal what ingest made of it."""
+
+import random
+from collections.abc import Iterable
+from typing import cast
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
+
+from app import jobs
+from app.contact_sheet import Tile, draw, tile_from_pixels
+from app.errors import ConflictError, NotFoundError, NotReadyError
+from app.identifiers import Prefix, new_id
+from app.jobs import Claim, Kind
+from app.resources import status
+from app.storage import Storage, resource_prefix
+from app.tables import Dataset, DatasetFile
+
+FILE_ROWS_AT_ONCE = 1000
+
+
+def create(
+    session: Session, tenant_id: str, *, name: str, description: str | None, kind: str
+) -> Dataset:
+    """Add an empty dataset."""
+    row = Dataset(
+        id=new_id(Prefix.DATASET),
+        tenant_id=tenant_id,
+        name=name,
+        description=description,
+        kind=kind,
+        labels={},
+        splits={},
+        packs={},
+    )
+    session.add(row)
+    session.flush()
+    return row
+
+
+def prefix(row: Dataset) -> str:
+    """Return the key prefix of everything that belongs to the dataset."""
+    return resource_prefix(row.tenant_id, "datasets", row.id)
+
+
+def check_takes_content(row: Dataset) -> None:
+    """Refuse content for a dataset that has some.
+
+    Raises:
+        ConflictError: unless it is empty, or its last ingest failed.
+    """
+    if status(row) not in ("empty", "failed"):
+        raise ConflictError(f"the dataset is {status(row)}; its content cannot be replaced")
+
+
+def start_ingest(
+    session: Session, row: Dataset, content_key: str, content_bytes: int, request_id: str | None
+) -> None:
+    """Record the uploaded content and queue its ingest.
+
+    Raises:
+        ConflictError: if another upload was quicker.
+    """
+    session.refresh(row, with_for_update={"of": Dataset})
+    check_takes_content(row)
+    row.content_key, row.content_bytes = content_key, content_bytes
+    job = jobs.create(
+        session,
+        tenant_id=row.tenant_id,
+        kind=Kind.INGEST,
+        resource_id=row.id,
+        request_id=request_id,
+    )
+    row.job_id = job.id
+    session.flush()
+    session.refresh(row)
+
+
+def seal(
+    session: Session,
+    claim: Claim,
+    summary: dict[str, object],
+    packs: dict[str, object],
+    files: Iterable[dict[str, object]],
+) -> None:
+    """Record what ingest made; afterwards the dataset never changes.
+
+    Raises:
+        LeaseLostError: if the attempt no longer owns the job.
+    """
+    jobs.fence(session, claim)
+    row = session.get_one(Dataset, claim.resource_id)
+    session.execute(delete(DatasetFile).where(DatasetFile.dataset_id == row.id))
+    batch: list[dict[str, object]] = []
+    for file in files:
+        batch.append({"dataset_id": row.id, **file})
+        if len(batch) == FILE_ROWS_AT_ONCE:
+            session.execute(insert(DatasetFile), batch)
+            batch = []
+    if batch:
+        session.execute(insert(DatasetFile), batch)
+    for name in (
+        "image_count",
+        "duplicate_count",
+        "rejected_count",
+        "group_count",
+        "labels",
+        "splits",
+        "digest",
+    ):
+        setattr(row, name, summary[name])
+    row.packs = packs
+
+
+def record_files(session: Session, claim: Claim, files: Iterable[dict[str, object]]) -> None:
+    """Record the verdicts of an ingest that found nothing usable.
+
+    Raises:
+        LeaseLostError: if the attempt no longer owns the job.
+    """
+    jobs.fence(session, claim)
+    session.execute(delete(DatasetFile).where(DatasetFile.dataset_id == claim.resource_id))
+    rows = [{"dataset_id": claim.resource_id, **file} for file in files]
+    for start in range(0, len(rows), FILE_ROWS_AT_ONCE):
+        session.execute(insert(DatasetFile), rows[start : start + FILE_ROWS_AT_ONCE])
+
+
+def pack(row: Dataset, size_px: int) -> dict[str, object]:
+    """Return {"key", "count", "data_offset"} of the packed images of one size.
+
+    Raises:
+        NotReadyError: if the dataset is not sealed.
+        NotFoundError: if it has no image that is large enough.
+    """
+    if status(row) != "ready":
+        raise NotReadyError(f"the dataset is {status(row)}; wait until it is ready")
+    found = row.packs.get(str(size_px))
+    if found is None:
+        raise NotFoundError(f"no image of this dataset is large enough for {size_px} pixels")
+    return cast("dict[str, object]", found)
+
+
+def preview(
+    session: Session, storage: Storage, row: Dataset, *, count: int, label: str | None, seed: int
+) -> bytes:
+    """Draw `count` real slices with their labels: the paper's figure 1.
+
+    Labels take turns, so that a rare one is seen; the same seed draws the same slices.
+
+    Raises:
+        NotReadyError: if the dataset is not sealed.
+        NotFoundError: if it has no such label.
+    """
+    size_px = 128
+    found = pack(row, size_px)
+    if label is not None and label not in row.labels:
+        raise NotFoundError(f"no such label; there are {', '.join(sorted(row.labels))}")
+    chosen = _choose(session, row, [label] if label else sorted(row.labels), count, seed)
+    tiles = [_real_tile(storage, found, file, size_px) for file in chosen]
+    title = f"{len(tiles)} of {row.image_count} real slices, {size_px} x {size_px} grayscale"
+    return draw(tiles, title=title, columns=min(5, count), tile_px=size_px)
+
+
+def _choose(
+    session: Session, row: Dataset, labels: list[str], count: int, seed: int
+) -> list[DatasetFile]:
+    """Return up to `count` accepted files, one label after the other, each label shuffled."""
+    shuffle = random.Random(seed)  # noqa: S311 - a picture, not a secret
+    queues = []
+    for label in labels:
+        query = select(DatasetFile.index).where(
+            DatasetFile.dataset_id == row.id,
+            DatasetFile.verdict == "accepted",
+            DatasetFile.label == label,
+        )
+        indices = list(session.scalars(query.order_by(DatasetFile.index)))
+        queues.append(shuffle.sample(indices, min(count, len(indices))))
+    turns = [queue[turn] for turn in range(count) for queue in queues if turn < len(queue)][:count]
+    files = {
+        file.index: file
+        for file in session.scalars(
+            select(DatasetFile).where(
+                DatasetFile.dataset_id == row.id, DatasetFile.index.in_(turns)
+            )
+        )
+    }
+    return [files[index] for index in turns]
+
+
+def _real_tile(storage: Storage, found: dict[str, object], file: DatasetFile, size_px: int) -> Tile:
+    at = (file.rows or {})[str(size_px)]
+    start = cast("int", found["data_offset"]) + at * size_px**2
+    pixels = storage.get_range(cast("str", found["key"]), start, size_px**2)
+    return tile_from_pixels(pixels, size_px, file.label or "")

@@ -1,0 +1,106 @@
+"""A client of the REST API: what the demo, and a user's own script, needs of it."""
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+CHUNK_BYTES = 1 << 20
+POLL_S = 0.5
+Resource = dict[str, Any]
+
+
+class ServiceError(Exception):
+    """The service refused a request, or a job failed; the message says why."""
+
+
+class Client:
+    """Requests to one service with one API key."""
+
+    def __init__(self, url: str, api_key: str) -> None:
+        """Prepare for the service at `url`; nothing is sent yet."""
+        headers = {"Authorization": f"Bearer {api_key}"}
+        self._http = httpx.Client(
+            base_url=url, headers=headers, timeout=60, follow_redirects=True, trust_env=False
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def get(self, path: str) -> Resource:
+        """Return a resource.
+
+        Raises:
+            ServiceError: if the service refused.
+        """
+        return _json(self._http.get(path))
+
+    def create(self, path: str, body: Resource) -> Resource:
+        """Create a resource.
+
+        Raises:
+            ServiceError: if the service refused.
+        """
+        return _json(self._http.post(path, json=body))
+
+    def upload(self, path: str, file: Path, on_bytes: Callable[[int], None]) -> Resource:
+        """Stream a file to a resource; `on_bytes` hears the size of each chunk sent.
+
+        Raises:
+            ServiceError: if the service refused.
+        """
+
+        def chunks() -> Iterator[bytes]:
+            with file.open("rb") as source:
+                while chunk := source.read(CHUNK_BYTES):
+                    yield chunk
+                    on_bytes(len(chunk))
+
+        size = str(file.stat().st_size)
+        answer = self._http.put(
+            path, content=chunks(), headers={"Content-Length": size}, timeout=None
+        )
+        return _json(answer)
+
+    def download(self, path: str, file: Path) -> None:
+        """Save what a path leads to.
+
+        Raises:
+            ServiceError: if the service refused.
+        """
+        with self._http.stream("GET", path, timeout=None) as answer:
+            if answer.is_error:
+                answer.read()
+                _json(answer)
+            with file.open("wb") as target:
+                for chunk in answer.iter_bytes(CHUNK_BYTES):
+                    target.write(chunk)
+
+    def wait(self, path: str, on_job: Callable[[Resource], None]) -> Resource:
+        """Follow the job of a resource to its end and return the resource.
+
+        Raises:
+            ServiceError: if the job did not succeed.
+        """
+        while True:
+            resource = self.get(path)
+            job = resource["job"]
+            on_job(job)
+            if job["status"] == "succeeded":
+                return resource
+            if job["status"] in ("failed", "cancelled"):
+                error = job["error"] or {"code": job["status"], "detail": ""}
+                raise ServiceError(f"{job['kind']} {job['status']}: {error['detail']}")
+            time.sleep(POLL_S)
+
+
+def _json(answer: httpx.Response) -> Resource:
+    if answer.is_error:
+        kind = answer.headers.get("content-type", "")
+        detail = answer.json().get("detail", "") if "json" in kind else answer.text[:200]
+        raise ServiceError(f"{answer.status_code} {answer.reason_phrase}: {detail}")
+    body: Resource = answer.json()
+    return body

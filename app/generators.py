@@ -1,0 +1,196 @@
+"""Generators: ask for a training, follow its checkpoints and losses."""
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app import datasets, jobs
+from app.contact_sheet import draw, split_mosaic
+from app.errors import InvalidRequestError, NotFoundError, NotReadyError
+from app.identifiers import Prefix, new_id
+from app.jobs import Claim, Kind
+from app.storage import Storage, resource_prefix
+from app.tables import Checkpoint, Dataset, Generator, HistoryPoint
+from models.config import Networks, TrainingConfig
+
+MIN_TRAIN_IMAGES = 8
+"""Fewer training images than this are no set to learn from; `models.training` refuses them too."""
+
+
+def create(
+    session: Session,
+    dataset: Dataset,
+    *,
+    name: str,
+    preset: str,
+    config: TrainingConfig,
+    seed: int,
+    request_id: str | None,
+) -> Generator:
+    """Add a generator and queue its training.
+
+    Raises:
+        NotReadyError: if the dataset is not sealed.
+        InvalidRequestError: if a network would have too few images to learn from.
+    """
+    datasets.pack(dataset, config.image_size)
+    train = dataset.splits.get("train", {})
+    per_label = config.networks == Networks.PER_LABEL
+    counts = train if per_label else {"all": sum(train.values())}
+    few = [label for label, count in sorted(counts.items()) if count < MIN_TRAIN_IMAGES]
+    missing = sorted(set(dataset.labels) - set(train)) if per_label else []
+    if few or missing:
+        raise InvalidRequestError(
+            f"too few training images for {', '.join(few + missing)}: a network needs at least"
+            f" {MIN_TRAIN_IMAGES}; upload more, or set config.networks to per_dataset"
+        )
+    row = Generator(
+        id=new_id(Prefix.GENERATOR),
+        tenant_id=dataset.tenant_id,
+        dataset_id=dataset.id,
+        name=name,
+        preset=preset,
+        config=config.model_dump(mode="json"),
+        seed=seed,
+        labels=sorted(counts),
+    )
+    job = jobs.create(
+        session,
+        tenant_id=dataset.tenant_id,
+        kind=Kind.TRAIN,
+        resource_id=row.id,
+        request_id=request_id,
+    )
+    row.job_id = job.id
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    return row
+
+
+def prefix(row: Generator) -> str:
+    """Return the key prefix of everything that belongs to the generator."""
+    return resource_prefix(row.tenant_id, "generators", row.id)
+
+
+def add_checkpoint(
+    session: Session, claim: Claim, *, step: int, images_seen: int, key_prefix: str
+) -> str:
+    """Record a checkpoint whose objects are complete; return its id.
+
+    A step that an earlier attempt had reached too keeps its id and takes the new objects.
+
+    Raises:
+        LeaseLostError: if the attempt no longer owns the job.
+    """
+    jobs.fence(session, claim)
+    values = {"images_seen": images_seen, "prefix": key_prefix}
+    checkpoint_id = session.scalar(
+        insert(Checkpoint)
+        .values(id=new_id(Prefix.CHECKPOINT), generator_id=claim.resource_id, step=step, **values)
+        .on_conflict_do_update(index_elements=["generator_id", "step"], set_=values)
+        .returning(Checkpoint.id)
+    )
+    assert checkpoint_id is not None, "an upsert returns its row"
+    row = session.get_one(Generator, claim.resource_id)
+    row.images_seen = images_seen
+    # Without a metric that is measured while training, the last checkpoint is the best known.
+    row.best_checkpoint_id = checkpoint_id
+    return checkpoint_id
+
+
+def add_history(
+    session: Session, claim: Claim, step: int, images_seen: int, values: dict[str, float]
+) -> None:
+    """Record one point of the loss curves; a resumed attempt overwrites what it repeats.
+
+    Raises:
+        LeaseLostError: if the attempt no longer owns the job.
+    """
+    jobs.fence(session, claim)
+    point = {"images_seen": images_seen, "values": values}
+    session.execute(
+        insert(HistoryPoint)
+        .values(generator_id=claim.resource_id, step=step, **point)
+        .on_conflict_do_update(index_elements=["generator_id", "step"], set_=point)
+    )
+
+
+def history(session: Session, generator_id: str) -> list[HistoryPoint]:
+    """Return the points of the curves in step order."""
+    return list(
+        session.scalars(
+            select(HistoryPoint)
+            .where(HistoryPoint.generator_id == generator_id)
+            .order_by(HistoryPoint.step)
+        )
+    )
+
+
+def checkpoints(session: Session, generator_id: str) -> list[Checkpoint]:
+    """Return the checkpoints, the last one first."""
+    return list(
+        session.scalars(
+            select(Checkpoint)
+            .where(Checkpoint.generator_id == generator_id)
+            .order_by(Checkpoint.step.desc())
+        )
+    )
+
+
+def checkpoint(session: Session, row: Generator, checkpoint_id: str | None) -> Checkpoint:
+    """Return a checkpoint of the generator; without an id, the best one.
+
+    Raises:
+        NotFoundError: if the generator has no checkpoint of this id.
+        NotReadyError: if it has none at all yet.
+    """
+    wanted = checkpoint_id or row.best_checkpoint_id
+    if wanted is None:
+        raise NotReadyError("the generator has no checkpoint yet; wait for its first snapshot")
+    found = session.get(Checkpoint, wanted)
+    if found is None or found.generator_id != row.id:
+        raise NotFoundError("the generator has no such checkpoint")
+    return found
+
+
+def checkpoint_at(session: Session, row: Generator, step: int | None) -> Checkpoint:
+    """Return the checkpoint at `step`, or the last one.
+
+    Raises:
+        NotFoundError: if there is none at `step`.
+        NotReadyError: if there is none at all yet.
+    """
+    found = checkpoints(session, row.id)
+    if not found:
+        raise NotReadyError("the generator has no checkpoint yet; wait for its first snapshot")
+    if step is None:
+        return found[0]
+    for one in found:
+        if one.step == step:
+            return one
+    raise NotFoundError(f"no checkpoint at step {step}; there are {[one.step for one in found]}")
+
+
+def progress_sheet(storage: Storage, row: Generator, shown: Checkpoint) -> bytes:
+    """Draw the samples of the same latents at a checkpoint: the paper's figure 2."""
+    tiles = split_mosaic(storage.get(f"{shown.prefix}samples.png"), row.labels)
+    title = f"Step {shown.step}, {shown.images_seen} images seen"
+    return draw(tiles, title=title, columns=8, synthetic=True)
+
+
+def latest_values(session: Session, generator_id: str) -> dict[str, float]:
+    """Return the last point of the curves; empty before the first."""
+    last = session.scalars(
+        select(HistoryPoint)
+        .where(HistoryPoint.generator_id == generator_id)
+        .order_by(HistoryPoint.step.desc())
+        .limit(1)
+    ).one_or_none()
+    return last.values if last else {}
+
+
+def values_at(points: list[HistoryPoint], step: int) -> dict[str, float]:
+    """Return the values of the last of `points`, in step order, at or before `step`."""
+    before = [point.values for point in points if point.step <= step]
+    return before[-1] if before else {}

@@ -1,0 +1,154 @@
+"""The whole service on one machine: which processes `gliaforge up` runs, and with what settings."""
+
+import json
+import os
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+
+from app import api_keys
+from app.database import Database
+from app.embedded.home import Home, write_private
+from app.embedded.stack import Progress, Servers, Service, Stack, run_services, start_servers
+from app.errors import ConflictError
+from app.settings import SERVICE_VARIABLES, HomeSettings, base_environment
+from app.storage import STORAGE_ERRORS, Storage
+
+DEFAULT_PORT = 8000
+TENANT = "default"
+_CHECK_KEY = "readiness"
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that answers."""
+
+    url: str
+    api_key: str
+    stack: Stack
+
+
+@contextmanager
+def run(
+    settings: HomeSettings, on_progress: Progress, overrides: Mapping[str, str] | None = None
+) -> Iterator[Running]:
+    """Run everything on the data folder until the block ends.
+
+    `overrides` are environment variables of the processes, such as `GLIAFORGE_LEASE_S`.
+
+    Raises:
+        HomeError: if the data folder is in use or cannot be made private.
+        PartFailedError: naming the part that did not start, with the last lines of its log.
+    """
+    with Home(settings.home.expanduser()) as home:
+        environment = base_environment()
+        with start_servers(home, environment, on_progress, _storage_answers) as servers:
+            port = settings.port or _free_port()
+            url = f"http://127.0.0.1:{port}"
+            known = service_variables(home, servers)
+            write_private(home.path / SERVICE_VARIABLES, json.dumps(known))
+            variables = environment | known | dict(overrides or {})
+            with run_services(home, servers, services(home, variables, port), on_progress) as stack:
+                key = _api_key(home, servers)
+                home.write_connection(url, key)
+                yield Running(url, key, stack)
+
+
+def service_variables(home: Home, servers: Servers) -> dict[str, str]:
+    """Return the environment variables from which the processes read how to reach the servers."""
+    return {
+        "GLIAFORGE_DATABASE_URL": servers.database_url,
+        "GLIAFORGE_BROKER_URL": servers.broker_url,
+        "GLIAFORGE_S3_ENDPOINT_INTERNAL": servers.s3_endpoint,
+        "GLIAFORGE_S3_ENDPOINT_PUBLIC": servers.s3_endpoint,
+        "GLIAFORGE_S3_BUCKET": servers.s3_bucket,
+        "GLIAFORGE_S3_ACCESS_KEY": servers.s3_access_key,
+        "GLIAFORGE_S3_SECRET_KEY": servers.s3_secret_key,
+        "GLIAFORGE_SCRATCH": str(home.path / "scratch"),
+        "GLIAFORGE_INGEST_WORKERS": str(os.cpu_count() or 1),
+    }
+
+
+def services(home: Home, variables: Mapping[str, str], port: int) -> list[Service]:
+    """Return the processes of the application, in the order of their start."""
+    python = (sys.executable, "-m")
+    worker = (*python, "worker", "worker", "--loglevel", "WARNING", "--without-gossip")
+    api = (
+        *(*python, "uvicorn", "app.main:create_app", "--factory", "--no-access-log"),
+        *("--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"),
+    )
+    return [
+        Service("migrate", (*python, "app.cli", "migrate"), variables, is_one_shot=True),
+        Service("api", api, variables, ready=_answers(f"http://127.0.0.1:{port}/readyz")),
+        Service(
+            "worker-cpu",
+            (*worker, "-n", "cpu@%h", "-c", "2", "-Q", "cpu.ingest,cpu.report,housekeeping"),
+            variables,
+        ),
+        Service(
+            "worker-gpu",
+            (*worker, "-n", "gpu@%h", "-c", "1", "-Q", "gpu.train,gpu.generate"),
+            variables,
+        ),
+        Service(
+            "scheduler",
+            (*python, "worker", "beat", "-s", str(home.path / "beat"), "--pidfile="),
+            variables,
+        ),
+    ]
+
+
+def _answers(url: str) -> Callable[[], bool]:
+    def check() -> bool:
+        try:
+            with urllib.request.urlopen(url, timeout=5) as response:
+                return bool(response.status == 200)  # noqa: PLR2004 - HTTP's OK
+        except (urllib.error.URLError, OSError):
+            return False
+
+    return check
+
+
+def _storage_answers(servers: Servers) -> bool:
+    """Put and get an object: the port answers before the volumes do."""
+    storage = Storage(
+        endpoint_internal=servers.s3_endpoint,
+        endpoint_public=servers.s3_endpoint,
+        region="us-east-1",
+        bucket=servers.s3_bucket,
+        access_key=servers.s3_access_key,
+        secret_key=servers.s3_secret_key,
+    )
+    try:
+        storage.ensure_bucket()
+        storage.put(_CHECK_KEY, b"ready", "text/plain")
+        return storage.get(_CHECK_KEY) == b"ready"
+    except STORAGE_ERRORS:
+        return False
+
+
+def _api_key(home: Home, servers: Servers) -> str:
+    """Return the key of the laptop's tenant, made at the first start and kept in the home."""
+    database = Database(servers.database_url, pool_size=1)
+    try:
+        with database.transaction() as session:
+            return api_keys.bootstrap(session, TENANT)
+    except ConflictError:
+        known = home.read_connection()
+        if known is None:
+            raise
+        return known.api_key
+    finally:
+        database.close()
+
+
+def _free_port() -> int:
+    """Return the default port, or a free one if that is taken."""
+    for port in (DEFAULT_PORT, 0):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)) as server:
+            return int(server.getsockname()[1])
+    raise OSError("no free port on 127.0.0.1")

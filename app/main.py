@@ -1,0 +1,80 @@
+"""Build the ASGI application: lifespan, middleware, routers, problem handlers. Wiring only."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
+from pydantic import JsonValue
+
+from app.api import problems
+from app.api.middleware import RequestContext
+from app.api.routers import api_keys, datasets, generators, health, jobs, reports, samples
+from app.parts import make_parts
+from app.settings import settings
+from app.telemetry import configure_logging
+
+MAX_BODY_BYTES = 1 << 20
+"""Of every route but the uploads, which stream and count for themselves."""
+
+
+def create_app() -> FastAPI:
+    """Return the application; parts are made when it starts, from the environment."""
+    app = FastAPI(
+        title="Gliaforge",
+        summary="Synthetic brain-tumour MRI from your own images, and honest numbers about them",
+        version=version("gliaforge"),
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=_operation_id,
+    )
+    app.add_middleware(RequestContext)
+    problems.install(app)
+    for router in (datasets.router,):
+        app.include_router(router)
+    for router in (
+        generators.router,
+        samples.router,
+        reports.router,
+        jobs.router,
+        api_keys.router,
+        health.router,
+    ):
+        app.include_router(router, max_body_size=MAX_BODY_BYTES)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    values = settings()
+    configure_logging(values.log_level, "api")
+    parts = make_parts(values)
+    app.state.parts = parts
+    yield
+    parts.close()
+
+
+def _operation_id(route: APIRoute) -> str:
+    """Name operations like `createDataset`."""
+    first, *rest = route.name.split("_")
+    return first + "".join(word.capitalize() for word in rest)
+
+
+def _openapi(app: FastAPI) -> dict[str, JsonValue]:
+    """Return the OpenAPI document, with the schema that every error refers to."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title, version=app.version, summary=app.summary, routes=app.routes
+        )
+        schemas = document["components"]["schemas"]
+        problem = problems.Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs"))
+        schemas["Problem"] = problem
+        for unused in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(unused, None)
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,98 @@
+"""Task names and queues; a task is sent once the transaction that asked for it commits.
+
+Celery carries a job's id and nothing else. What commits and is not delivered, because the broker
+was down or was flushed, is sent again by the sweep (`app.jobs.sweep`).
+"""
+
+from enum import StrEnum
+
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy.orm import Session
+
+log = structlog.get_logger()
+
+
+class Task(StrEnum):
+    """Names that cross the broker; renaming one is a breaking change."""
+
+    INGEST = "dataset.ingest"
+    TRAIN = "generator.train"
+    GENERATE = "sample_batch.generate"
+    REPORT = "report.measure"
+    REAP = "housekeeping.reap"
+    SWEEP = "housekeeping.sweep"
+    PURGE = "housekeeping.purge"
+
+
+QUEUES = {
+    Task.INGEST: "cpu.ingest",
+    Task.REPORT: "cpu.report",
+    Task.TRAIN: "gpu.train",
+    Task.GENERATE: "gpu.generate",
+    Task.REAP: "housekeeping",
+    Task.SWEEP: "housekeeping",
+    Task.PURGE: "housekeeping",
+}
+
+
+def make_celery(broker_url: str) -> Celery:
+    """Return a Celery application that can send; the worker adds its tasks to the same one.
+
+    Early acknowledgement, because with late ones and Redis a task that outlives the visibility
+    timeout runs twice at once; the lease in the job's row is what makes a lost task run again.
+    """
+    celery = Celery("gliaforge", broker=broker_url, set_as_current=False)
+    celery.conf.update(
+        task_routes={task.value: {"queue": queue} for task, queue in QUEUES.items()},
+        task_acks_late=False,
+        task_ignore_result=True,
+        task_serializer="json",
+        accept_content=["json"],
+        worker_prefetch_multiplier=1,
+        worker_disable_prefetch=True,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        # A request must not hang on a broker that is down: the sweep sends later.
+        task_publish_retry=False,
+        broker_transport_options={
+            "global_keyprefix": "gliaforge:",
+            "socket_connect_timeout": 2,
+            "socket_timeout": 10,
+        },
+    )
+    return celery
+
+
+class Queue:
+    """Where tasks are sent."""
+
+    def __init__(self, broker_url: str) -> None:
+        """Prepare for `broker_url`; nothing is connected before the first task."""
+        self.celery = make_celery(broker_url)
+
+    def send(self, task: Task, job_id: str) -> None:
+        """Send at once; a broker that does not answer is logged, and the sweep sends again."""
+        try:
+            self.celery.send_task(task.value, kwargs={"job_id": job_id})
+        except OperationalError:
+            log.warning("broker_unreachable", task=task.value, job_id=job_id)
+
+    def is_reachable(self) -> bool:
+        """Tell whether the broker answers."""
+        try:
+            with self.celery.connection_for_write(connect_timeout=2) as connection:
+                connection.ensure_connection(max_retries=0, timeout=2)
+        except OperationalError:
+            return False
+        return True
+
+    def close(self) -> None:
+        """Close the connections to the broker."""
+        self.celery.close()
+
+
+def enqueue(session: Session, task: Task, job_id: str) -> None:
+    """Send `task` for `job_id` after `session` commits; a rollback sends nothing."""
+    session.info.setdefault("after_commit", []).append((task, job_id))

@@ -1,0 +1,89 @@
+"""Reports: ask for one, keep what was measured, hand out its plots."""
+
+from sqlalchemy.orm import Session
+
+from app import datasets, jobs, samples
+from app.errors import InvalidRequestError, NotFoundError, NotReadyError
+from app.identifiers import Prefix, new_id
+from app.jobs import Claim, Kind
+from app.resources import status
+from app.storage import resource_prefix
+from app.tables import Dataset, Generator, Report, SampleBatch
+from models.config import ReportProfile, TrainingConfig
+
+
+def create(
+    session: Session,
+    dataset: Dataset,
+    batch: SampleBatch,
+    *,
+    profile: ReportProfile,
+    request_id: str | None,
+) -> Report:
+    """Add a report and queue its measuring.
+
+    Raises:
+        NotReadyError: if the dataset or the batch is not ready.
+        InvalidRequestError: if the batch's generator was trained on another dataset, whose split
+            says nothing about this one.
+    """
+    generator = session.get_one(Generator, batch.generator_id)
+    if generator.dataset_id != dataset.id:
+        raise InvalidRequestError(
+            "the sample batch comes from a generator that was trained on another dataset;"
+            f" use real_dataset_id {generator.dataset_id}"
+        )
+    samples.archive_key(batch)
+    datasets.pack(dataset, TrainingConfig.model_validate(generator.config).image_size)
+    row = Report(
+        id=new_id(Prefix.REPORT),
+        tenant_id=dataset.tenant_id,
+        real_dataset_id=dataset.id,
+        sample_batch_id=batch.id,
+        profile=profile,
+        plots={},
+    )
+    job = jobs.create(
+        session,
+        tenant_id=dataset.tenant_id,
+        kind=Kind.REPORT,
+        resource_id=row.id,
+        request_id=request_id,
+    )
+    row.job_id = job.id
+    session.add(row)
+    session.flush()
+    session.refresh(row)
+    return row
+
+
+def prefix(row: Report) -> str:
+    """Return the key prefix of everything that belongs to the report."""
+    return resource_prefix(row.tenant_id, "reports", row.id)
+
+
+def seal(
+    session: Session, claim: Claim, document: dict[str, object], plots: dict[str, str]
+) -> None:
+    """Record what was measured, and the keys of the plots, whose objects are complete.
+
+    Raises:
+        LeaseLostError: if the attempt no longer owns the job.
+    """
+    jobs.fence(session, claim)
+    row = session.get_one(Report, claim.resource_id)
+    row.document, row.plots = document, plots
+
+
+def plot_key(row: Report, name: str) -> str:
+    """Return the key of a plot's PNG.
+
+    Raises:
+        NotReadyError: if the report is not finished.
+        NotFoundError: if it has no such plot.
+    """
+    if status(row) != "ready":
+        raise NotReadyError(f"the report is {status(row)}; wait until it is ready")
+    if name not in row.plots:
+        raise NotFoundError(f"no such plot; there are {', '.join(sorted(row.plots))}")
+    return row.plots[name]

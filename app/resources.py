@@ -1,0 +1,114 @@
+"""What datasets, generators, sample batches and reports have in common.
+
+A resource belongs to one tenant; another's does not exist. Its status is read off its job.
+"""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from app import jobs
+from app.errors import ConflictError, NotFoundError
+from app.jobs import Status
+from app.tables import Dataset, Generator, Job, Report, SampleBatch, now
+
+R = TypeVar("R", Dataset, Generator, SampleBatch, Report)
+
+_NAMES = {Dataset: "dataset", Generator: "generator", SampleBatch: "sample batch", Report: "report"}
+_ACTIVE_NAMES = {
+    Dataset: ("ingesting", "ingesting"),
+    Generator: ("queued", "training"),
+    SampleBatch: ("queued", "generating"),
+    Report: ("queued", "measuring"),
+}
+
+
+def get(session: Session, table: type[R], tenant_id: str, resource_id: str) -> R:
+    """Return a resource of the tenant.
+
+    Raises:
+        NotFoundError: if there is none, it was deleted, or it is somebody else's.
+    """
+    row = session.get(table, resource_id)
+    if row is None or row.tenant_id != tenant_id or row.deleted_at is not None:
+        raise NotFoundError(f"no such {_NAMES[table]}")
+    return row
+
+
+def page(
+    session: Session, table: type[R], tenant_id: str, *, after: str | None, limit: int
+) -> list[R]:
+    """Return up to `limit` + 1 resources, newest first, older than the id `after`."""
+    query = select(table).where(table.tenant_id == tenant_id, table.deleted_at.is_(None))
+    if after is not None:
+        query = query.where(table.id < after)
+    return list(session.scalars(query.order_by(table.id.desc()).limit(limit + 1)))
+
+
+def status(row: Dataset | Generator | SampleBatch | Report) -> str:
+    """Return the status that the contract gives this resource, read off its job."""
+    if row.job is None:
+        return "empty"
+    queued, active = _ACTIVE_NAMES[type(row)]
+    match Status(row.job.status):
+        case Status.QUEUED:
+            return queued
+        case Status.RUNNING | Status.CANCELLING:
+            return active
+        case Status.SUCCEEDED:
+            return "ready"
+        case Status.FAILED:
+            return "failed"
+        case Status.CANCELLED:
+            return "failed" if isinstance(row, Dataset) else "cancelled"
+
+
+def error(row: Dataset | Generator | SampleBatch | Report) -> dict[str, str] | None:
+    """Return {"code", "detail"} of why the resource is not there, or None."""
+    if row.job is None:
+        return None
+    if row.job.status == Status.CANCELLED:
+        return {"code": "cancelled", "detail": "the job was cancelled"}
+    return job_error(row.job)
+
+
+def job_error(job: Job) -> dict[str, str] | None:
+    """Return {"code", "detail"} of why the job failed, or None."""
+    if job.error_code is None:
+        return None
+    return {"code": job.error_code, "detail": job.error_detail or ""}
+
+
+def delete(session: Session, row: Dataset | Generator | SampleBatch | Report) -> None:
+    """Hide the resource at once; its objects are removed by the purge.
+
+    Raises:
+        ConflictError: while something that was derived from it exists.
+    """
+    derived = list(_derived(session, row))
+    if derived:
+        raise ConflictError(f"delete what was made from it first: {', '.join(derived[:20])}")
+    if row.job is not None and row.job.status not in jobs.FINAL:
+        jobs.cancel(session, row.tenant_id, row.job.id)
+    row.deleted_at = now()
+
+
+def _derived(session: Session, row: Dataset | Generator | SampleBatch | Report) -> Iterable[str]:
+    match row:
+        case Dataset():
+            yield from _alive(session, Generator, Generator.dataset_id == row.id)
+            yield from _alive(session, Report, Report.real_dataset_id == row.id)
+        case Generator():
+            yield from _alive(session, SampleBatch, SampleBatch.generator_id == row.id)
+        case SampleBatch():
+            yield from _alive(session, Report, Report.sample_batch_id == row.id)
+        case Report():
+            pass
+
+
+def _alive(session: Session, table: type[R], condition: object) -> Iterable[str]:
+    return session.scalars(
+        select(table.id).where(condition, table.deleted_at.is_(None))  # type: ignore[arg-type]  # a column comparison
+    )

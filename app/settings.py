@@ -1,0 +1,104 @@
+"""Read the environment, once, typed and checked; no other module reads it."""
+
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+SERVICE_VARIABLES = "service.json"
+"""In the laptop's data folder: the variables that the service's processes were started with."""
+
+_PLACEHOLDERS = {"", "changeme", "change-me", "password", "secret", "placeholder", "example"}
+
+
+def _refuse_placeholder(secret: SecretStr) -> SecretStr:
+    if secret.get_secret_value().strip().lower() in _PLACEHOLDERS:
+        raise ValueError("is a placeholder; set a real secret")
+    return secret
+
+
+Secret = Annotated[SecretStr, AfterValidator(_refuse_placeholder)]
+
+
+class HomeSettings(BaseSettings):
+    """Where the laptop's data lives and where its API listens."""
+
+    model_config = SettingsConfigDict(env_prefix="GLIAFORGE_", frozen=True, extra="ignore")
+
+    home: Path = Field(Path("~/.gliaforge"), description="Data folder of `gliaforge up`.")
+    port: int | None = Field(
+        None, ge=1, le=65535, description="The API's port; 8000, or a free one if that is taken."
+    )
+
+
+class DatabaseSettings(BaseSettings):
+    """Where the database is: all that migrating and making a first key need to know."""
+
+    model_config = SettingsConfigDict(env_prefix="GLIAFORGE_", frozen=True, extra="ignore")
+
+    database_url: Secret
+
+    @classmethod
+    def read(cls, home: Path) -> Self:
+        """Return the settings of the environment, or else of the laptop's service in `home`.
+
+        Raises:
+            pydantic.ValidationError: if neither knows a database.
+        """
+        known = home / SERVICE_VARIABLES
+        if "GLIAFORGE_DATABASE_URL" in os.environ or not known.exists():  # noqa: TID251 - this is the one place
+            return cls()
+        return cls(database_url=json.loads(known.read_text())["GLIAFORGE_DATABASE_URL"])
+
+
+class Settings(DatabaseSettings):
+    """What the API, the workers and the scheduler need to know."""
+
+    broker_url: Secret
+    s3_endpoint_internal: str = Field(description="Where this process reaches the storage.")
+    s3_endpoint_public: str = Field(
+        description="Where clients reach it: a presigned URL signs its host."
+    )
+    s3_region: str = "us-east-1"
+    s3_bucket: str = "gliaforge"
+    s3_access_key: Secret
+    s3_secret_key: Secret
+
+    max_upload_bytes: int = Field(20 << 30, ge=1, description="Largest body of a dataset upload.")
+    presigned_lifetime_s: int = Field(3600, ge=60, le=7 * 86400)
+
+    lease_s: float = Field(60, gt=0, description="A worker silent for longer has lost its job.")
+    lease_renewal_s: float = Field(10, gt=0, description="How often a worker renews its lease.")
+    reap_interval_s: float = Field(15, gt=0, description="How often lost jobs are looked for.")
+    max_attempts: int = Field(3, ge=1, description="Attempts lost before a job fails.")
+    stop_grace_s: float = Field(
+        10, gt=0, description="From SIGTERM to SIGKILL for a model process."
+    )
+
+    scratch: Path = Field(Path("/tmp/gliaforge"), description="Run folders of jobs.")  # noqa: S108 - containers mount it; each run folder is private
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    threads: int = Field(0, ge=0, description="CPU threads of a model process; 0 is its choice.")
+    ingest_workers: int = Field(2, ge=1, description="Decoding processes of one ingest.")
+    ingest_memory_bytes: int = Field(8 << 30, ge=1 << 30, description="Address space of a decoder.")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+@lru_cache(maxsize=1)
+def settings() -> Settings:
+    """Return the settings of this process, read at the first call.
+
+    Raises:
+        pydantic.ValidationError: naming each variable that is missing, malformed or a placeholder.
+    """
+    return Settings()
+
+
+def base_environment() -> dict[str, str]:
+    """Return what a child process inherits: where to find programs, home, language, scratch."""
+    inherited = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+    gpu = tuple(name for name in os.environ if name.startswith(("CUDA_", "NVIDIA_")))  # noqa: TID251 - this is the one place
+    return {name: os.environ[name] for name in (*inherited, *gpu) if name in os.environ}  # noqa: TID251 - this is the one place

@@ -1,0 +1,199 @@
+"""Objects in S3: keys, streaming uploads, ranges, presigned downloads.
+
+Two endpoints: the internal one moves bytes, the public one is signed into URLs, since a presigned
+URL signs its host. Keys are `tenants/<tenant>/<kind>/<id>/...`; a name from an archive is never
+part of a key.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from app.errors import UnavailableError
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ObjectIdentifierTypeDef
+
+PART_BYTES = 8 << 20
+"""Size of an uploaded part; S3 takes at most 10,000, so objects of up to 78 GiB."""
+
+STORAGE_ERRORS = (BotoCoreError, ClientError)
+
+
+def resource_prefix(tenant_id: str, kind: str, resource_id: str) -> str:
+    """Return the key prefix below which everything of one resource lies."""
+    return f"tenants/{tenant_id}/{kind}/{resource_id}/"
+
+
+class Storage:
+    """One bucket of an S3 server."""
+
+    def __init__(
+        self,
+        *,
+        endpoint_internal: str,
+        endpoint_public: str,
+        region: str,
+        bucket: str,
+        access_key: str,
+        secret_key: str,
+    ) -> None:
+        """Prepare two clients; nothing is connected before the first call."""
+        self.bucket = bucket
+        session = boto3.Session(access_key, secret_key, region_name=region)
+        config = Config(
+            signature_version="s3v4",
+            s3={"addressing_style": "path"},
+            retries={"mode": "standard", "max_attempts": 4},
+            connect_timeout=5,
+            read_timeout=60,
+            max_pool_connections=20,
+            # Trailing checksums on every part cost a third of the throughput and not every server
+            # knows them; TLS, or loopback, and the ETags of the parts guard the way.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+        )
+        self.client: S3Client = session.client("s3", endpoint_url=endpoint_internal, config=config)
+        self._public: S3Client = session.client("s3", endpoint_url=endpoint_public, config=config)
+
+    def ensure_bucket(self) -> None:
+        """Create the bucket if it is not there."""
+        try:
+            self.client.head_bucket(Bucket=self.bucket)
+        except ClientError:
+            self.client.create_bucket(Bucket=self.bucket)
+
+    def is_reachable(self) -> bool:
+        """Tell whether the bucket answers."""
+        try:
+            self.client.head_bucket(Bucket=self.bucket)
+        except STORAGE_ERRORS:
+            return False
+        return True
+
+    def put(self, key: str, data: bytes, content_type: str) -> None:
+        """Store `data` under `key`; complete or absent."""
+        self.client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
+
+    def put_file(
+        self, key: str, path: Path, content_type: str = "application/octet-stream"
+    ) -> None:
+        """Store a file under `key`, in parts and in parallel when it is large."""
+        self.client.upload_file(
+            str(path), self.bucket, key, ExtraArgs={"ContentType": content_type}
+        )
+
+    def get(self, key: str) -> bytes:
+        """Return a whole small object."""
+        return self.client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+
+    def get_range(self, key: str, start: int, length: int) -> bytes:
+        """Return `length` bytes of the object from offset `start`."""
+        span = f"bytes={start}-{start + length - 1}"
+        return self.client.get_object(Bucket=self.bucket, Key=key, Range=span)["Body"].read()
+
+    def get_file(self, key: str, path: Path) -> None:
+        """Fetch the object into a file."""
+        self.client.download_file(self.bucket, key, str(path))
+
+    def presigned_get(self, key: str, *, lifetime_s: int, filename: str | None = None) -> str:
+        """Return a URL that fetches the object for `lifetime_s` seconds without a key."""
+        parameters = {"Bucket": self.bucket, "Key": key}
+        if filename:
+            parameters["ResponseContentDisposition"] = f'attachment; filename="{filename}"'
+        return self._public.generate_presigned_url(
+            "get_object", Params=parameters, ExpiresIn=lifetime_s
+        )
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """Yield the keys below `prefix`."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix
+        ):
+            for entry in page.get("Contents", ()):
+                yield entry["Key"]
+
+    def delete_prefix(self, prefix: str) -> int:
+        """Delete every object below `prefix`; return how many there were."""
+        keys = list(self.keys(prefix))
+        for start in range(0, len(keys), 1000):  # the most that one request takes
+            batch: list[ObjectIdentifierTypeDef] = [
+                {"Key": key} for key in keys[start : start + 1000]
+            ]
+            self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
+        return len(keys)
+
+    def multipart(self, key: str, content_type: str) -> "MultipartUpload":
+        """Start an upload whose size is not known; see `MultipartUpload`."""
+        return MultipartUpload(self, key, content_type)
+
+
+class MultipartUpload:
+    """Store a stream in parts: the object exists only once `complete` returns.
+
+    At most `IN_FLIGHT` parts are held in memory, so a 1 GB body costs some 32 MB.
+    """
+
+    IN_FLIGHT = 3
+
+    def __init__(self, storage: Storage, key: str, content_type: str) -> None:
+        """Open the upload on the server."""
+        self._storage = storage
+        self._key = key
+        self._id = storage.client.create_multipart_upload(
+            Bucket=storage.bucket, Key=key, ContentType=content_type
+        )["UploadId"]
+        self._pool = ThreadPoolExecutor(self.IN_FLIGHT, thread_name_prefix="part")
+        self._pending: list[Future[CompletedPartTypeDef]] = []
+        self._parts: list[CompletedPartTypeDef] = []
+        self._count = 0
+
+    def close(self) -> None:
+        """Abort what was not completed, so that no part is left behind."""
+        self._pool.shutdown(cancel_futures=True)
+        if self._id:
+            self._storage.client.abort_multipart_upload(
+                Bucket=self._storage.bucket, Key=self._key, UploadId=self._id
+            )
+            self._id = ""
+
+    def add(self, part: bytes | bytearray) -> None:
+        """Send one part of at least 5 MiB (the last may be smaller), waiting while too many are."""
+        self._count += 1
+        self._pending.append(self._pool.submit(self._send, self._count, part))
+        while len(self._pending) >= self.IN_FLIGHT:
+            self._parts.append(self._pending.pop(0).result())
+
+    def _send(self, number: int, part: bytes | bytearray) -> "CompletedPartTypeDef":
+        answer = self._storage.client.upload_part(
+            Bucket=self._storage.bucket,
+            Key=self._key,
+            UploadId=self._id,
+            PartNumber=number,
+            Body=part,  # type: ignore[arg-type]  # botocore takes a bytearray; the stubs do not
+        )
+        return {"PartNumber": number, "ETag": answer["ETag"]}
+
+    def complete(self) -> None:
+        """Make the object appear.
+
+        Raises:
+            UnavailableError: if the server did not take it; nothing is left behind.
+        """
+        try:
+            self._parts.extend(pending.result() for pending in self._pending)
+            self._storage.client.complete_multipart_upload(
+                Bucket=self._storage.bucket,
+                Key=self._key,
+                UploadId=self._id,
+                MultipartUpload={"Parts": self._parts},
+            )
+        except STORAGE_ERRORS as error:
+            raise UnavailableError("object storage did not take the upload; try again") from error
+        self._id = ""

@@ -1,0 +1,296 @@
+"""What is stored: tenants and keys, jobs with their attempts and events, and four resources.
+
+A resource has no status of its own: it is read off its job (`app.jobs`), so the two cannot differ.
+"""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, MetaData, UniqueConstraint, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
+
+type_names = {
+    "ix": "ix_%(column_0_label)s",
+    "uq": "uq_%(table_name)s_%(column_0_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+JSON = dict[str, object]
+
+
+def now() -> datetime:
+    """Return the present moment in UTC."""
+    return datetime.now(UTC)
+
+
+class Table(DeclarativeBase):
+    """The root of all tables: times carry their zone, dictionaries are JSONB."""
+
+    metadata = MetaData(naming_convention=type_names)
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy reads it once
+        datetime: DateTime(timezone=True),
+        JSON: JSONB,
+        list[str]: JSONB,
+        dict[str, int]: JSONB,
+        dict[str, str]: JSONB,
+        dict[str, float]: JSONB,
+        dict[str, dict[str, int]]: JSONB,
+        int: BigInteger,
+    }
+
+
+class Tenant(Table):
+    """Who owns data; nothing crosses from one to another."""
+
+    __tablename__ = "tenants"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class APIKey(Table):
+    """A key of a tenant: its scopes, and a digest of its secret."""
+
+    __tablename__ = "api_keys"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey(Tenant.id), index=True)
+    name: Mapped[str]
+    secret_sha256: Mapped[str]
+    scopes: Mapped[list[str]]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Table):
+    """The first answer to a POST that carried an Idempotency-Key; no status while in flight."""
+
+    __tablename__ = "idempotency_keys"
+
+    tenant_id: Mapped[str] = mapped_column(ForeignKey(Tenant.id), primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_sha256: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now, index=True)
+    status: Mapped[int | None]
+    headers: Mapped[dict[str, str] | None]
+    body: Mapped[str | None]
+
+
+class Job(Table):
+    """A piece of work; this row is the truth about it."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_tenant_id_id", "tenant_id", "id"),
+        Index(
+            "ix_jobs_unfinished",
+            "status",
+            "lease_until",
+            postgresql_where=text("finished_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey(Tenant.id))
+    kind: Mapped[str]
+    status: Mapped[str]
+    resource_id: Mapped[str] = mapped_column(index=True)
+    parameters: Mapped[JSON]
+    request_id: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    error_code: Mapped[str | None]
+    error_detail: Mapped[str | None]
+    progress: Mapped[JSON | None]
+    attempt: Mapped[int] = mapped_column(default=0)
+    lease_owner: Mapped[str | None]
+    lease_until: Mapped[datetime | None]
+    event_count: Mapped[int] = mapped_column(default=0)
+    sent_at: Mapped[datetime | None]
+    send_count: Mapped[int] = mapped_column(default=0)
+
+    attempts: Mapped[list["Attempt"]] = relationship(
+        order_by="Attempt.number", lazy="selectin", viewonly=True
+    )
+
+
+class Attempt(Table):
+    """One claim of a job by a worker, and how it ended."""
+
+    __tablename__ = "attempts"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    started_at: Mapped[datetime] = mapped_column(default=now)
+    ended_at: Mapped[datetime | None]
+    outcome: Mapped[str | None]
+    resumed_from: Mapped[str | None]
+
+
+class JobEvent(Table):
+    """Something that a job told, numbered from 1 within the job."""
+
+    __tablename__ = "job_events"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey(Job.id, ondelete="CASCADE"), primary_key=True)
+    seq: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=now)
+    level: Mapped[str]
+    type: Mapped[str]
+    data: Mapped[JSON]
+
+
+class Resource:
+    """The columns that datasets, generators, batches and reports share."""
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    deleted_at: Mapped[datetime | None]
+
+    @declared_attr
+    def tenant_id(cls) -> Mapped[str]:  # noqa: N805 - a declared_attr is given the class
+        """The owner."""
+        return mapped_column(ForeignKey(Tenant.id), index=True)
+
+    @declared_attr
+    def job_id(cls) -> Mapped[str | None]:  # noqa: N805 - a declared_attr is given the class
+        """The job that makes, or made, this resource."""
+        return mapped_column(ForeignKey(Job.id))
+
+    @declared_attr
+    def job(cls) -> Mapped[Job | None]:  # noqa: N805 - a declared_attr is given the class
+        """The job's row, loaded with the resource."""
+        return relationship(lazy="joined", viewonly=True)
+
+
+class Dataset(Resource, Table):
+    """A hospital's images: what was uploaded, and what ingest made of it."""
+
+    __tablename__ = "datasets"
+
+    name: Mapped[str]
+    description: Mapped[str | None]
+    kind: Mapped[str]
+    content_key: Mapped[str | None]
+    content_bytes: Mapped[int | None]
+    image_count: Mapped[int] = mapped_column(default=0)
+    duplicate_count: Mapped[int] = mapped_column(default=0)
+    rejected_count: Mapped[int] = mapped_column(default=0)
+    group_count: Mapped[int] = mapped_column(default=0)
+    labels: Mapped[dict[str, int]] = mapped_column(default=dict)
+    splits: Mapped[dict[str, dict[str, int]]] = mapped_column(default=dict)
+    digest: Mapped[str | None]
+    packs: Mapped[JSON] = mapped_column(default=dict)
+    """Packed size -> {"key", "count", "data_offset"} of its object."""
+
+
+class DatasetFile(Table):
+    """The verdict on one file of an uploaded archive."""
+
+    __tablename__ = "dataset_files"
+    __table_args__ = (Index("ix_dataset_files_verdict", "dataset_id", "verdict", "index"),)
+
+    dataset_id: Mapped[str] = mapped_column(
+        ForeignKey(Dataset.id, ondelete="CASCADE"), primary_key=True
+    )
+    index: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str]
+    verdict: Mapped[str]
+    reason: Mapped[str | None]
+    label: Mapped[str | None]
+    group: Mapped[int | None]
+    split: Mapped[str | None]
+    sha256: Mapped[str | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    rows: Mapped[dict[str, int] | None]
+
+
+class Generator(Resource, Table):
+    """A trained, or training, set of networks."""
+
+    __tablename__ = "generators"
+
+    dataset_id: Mapped[str] = mapped_column(ForeignKey(Dataset.id), index=True)
+    name: Mapped[str]
+    preset: Mapped[str]
+    config: Mapped[JSON]
+    seed: Mapped[int]
+    labels: Mapped[list[str]]
+    images_seen: Mapped[int] = mapped_column(default=0)
+    best_checkpoint_id: Mapped[str | None]
+
+
+class Checkpoint(Table):
+    """A whole training state in object storage; `weights_key` alone is enough to sample."""
+
+    __tablename__ = "checkpoints"
+    __table_args__ = (UniqueConstraint("generator_id", "step"),)
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    generator_id: Mapped[str] = mapped_column(ForeignKey(Generator.id, ondelete="CASCADE"))
+    step: Mapped[int]
+    images_seen: Mapped[int]
+    prefix: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class HistoryPoint(Table):
+    """Losses and metrics of a training at one step."""
+
+    __tablename__ = "history_points"
+
+    generator_id: Mapped[str] = mapped_column(
+        ForeignKey(Generator.id, ondelete="CASCADE"), primary_key=True
+    )
+    step: Mapped[int] = mapped_column(primary_key=True)
+    images_seen: Mapped[int]
+    values: Mapped[dict[str, float]]
+
+
+class SampleBatch(Resource, Table):
+    """Synthetic images drawn from one checkpoint."""
+
+    __tablename__ = "sample_batches"
+
+    generator_id: Mapped[str] = mapped_column(ForeignKey(Generator.id), index=True)
+    checkpoint_id: Mapped[str]
+    counts: Mapped[dict[str, int]]
+    seed: Mapped[int]
+    format: Mapped[str]
+    released: Mapped[int] = mapped_column(default=0)
+    withheld: Mapped[int] = mapped_column(default=0)
+    archive_key: Mapped[str | None]
+
+
+class SampleImage(Table):
+    """One image of a batch; `index` counts over the batch, `label_index` within its label."""
+
+    __tablename__ = "sample_images"
+
+    batch_id: Mapped[str] = mapped_column(
+        ForeignKey(SampleBatch.id, ondelete="CASCADE"), primary_key=True
+    )
+    index: Mapped[int] = mapped_column(primary_key=True)
+    label: Mapped[str]
+    label_index: Mapped[int]
+    sha256: Mapped[str]
+    key: Mapped[str]
+    released: Mapped[bool] = mapped_column(default=True)
+    withheld_reason: Mapped[str | None]
+
+
+class Report(Resource, Table):
+    """Numbers about a batch beside the real images it was made from."""
+
+    __tablename__ = "reports"
+
+    real_dataset_id: Mapped[str] = mapped_column(ForeignKey(Dataset.id), index=True)
+    sample_batch_id: Mapped[str] = mapped_column(ForeignKey(SampleBatch.id), index=True)
+    profile: Mapped[str]
+    document: Mapped[JSON | None]
+    plots: Mapped[dict[str, str]] = mapped_column(default=dict)
+    """Plot name -> key of its PNG."""

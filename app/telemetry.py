@@ -1,0 +1,55 @@
+"""Logs of whichever process starts: one JSON object a line, with the request's or job's id."""
+
+import logging
+import sys
+
+import structlog
+
+
+def configure_logging(level: str, process: str) -> None:
+    """Send structlog's and the standard library's records to stderr as JSON lines."""
+    shared: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                _name_process(process),
+                structlog.processors.JSONRenderer(),
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level)
+    # Request lines come from our middleware, with the request's id; boto3 logs headers at DEBUG.
+    for noisy in (
+        "uvicorn.access",
+        "botocore",
+        "boto3",
+        "s3transfer",
+        "urllib3",
+        "celery.redirected",
+    ):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _name_process(process: str) -> structlog.types.Processor:
+    def add(
+        _logger: object, _method: str, record: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        record["process"] = process
+        return record
+
+    return add

@@ -1,0 +1,271 @@
+"""Save and restore whole training states, and load generators for sampling; no pickle.
+
+A checkpoint folder is written under another name and renamed, so it is complete or absent. The
+metadata of a safetensors file is one JSON text: with several keys their order, and with it the
+bytes of the file, would change from process to process.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from pydantic import JsonValue, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.config import Frozen, TrainingConfig
+from models.networks.dcgan import Generator
+from models.run_folder import UserError
+from models.trainee import Trainee
+
+FORMAT_VERSION = 1
+"""Raised when an older reader could misread what is written."""
+
+WEIGHTS, STATE, SUMMARY, SAMPLES = (
+    "weights.safetensors",
+    "state.safetensors",
+    "checkpoint.json",
+    "samples.png",
+)
+_METADATA_KEY = "gliaforge"
+_FORBIDDEN_IN_LABEL = frozenset("/\\\0")
+
+
+class CheckpointError(UserError, ValueError):
+    """Raise for a checkpoint that is corrupt, foreign or of another training."""
+
+    def __init__(self, detail: str) -> None:
+        """Explain in `detail`."""
+        super().__init__("checkpoint_unusable", detail)
+
+
+@dataclass
+class TrainingState:
+    """All of a run that changes while it runs, and what it must not be resumed without."""
+
+    config: TrainingConfig
+    seed: int
+    dataset_digest: str
+    trainees: list[Trainee]
+    step: int
+    sums: Tensor  # (trainees, scores) float64, over the current metrics interval
+    counts: list[int]  # Steps of each trainee in that interval.
+
+    @property
+    def images_seen(self) -> int:
+        """Count the real images shown so far."""
+        return self.step * self.config.batch_size
+
+
+class Header(Frozen):
+    """What a weights file says of itself."""
+
+    format_version: int
+    config: TrainingConfig
+    labels: tuple[str, ...]
+    image_size: int
+    step: int
+    images_seen: int
+    seed: int
+    dataset_digest: str
+
+
+class Summary(Header):
+    """What `checkpoint.json` adds to the header: the counters, and the digests of the files."""
+
+    steps: tuple[int, ...]
+    sums: tuple[tuple[float, ...], ...]
+    counts: tuple[int, ...]
+    sha256: dict[str, str]
+
+
+_H = TypeVar("_H", bound=Header)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The generators of one checkpoint, ready to sample."""
+
+    header: Header
+    generators: dict[str, Generator]
+    device: torch.device
+
+
+def save(folder: Path, state: TrainingState, samples_png: bytes) -> None:
+    """Write `state` and its sample mosaic to `folder`, which is complete or absent."""
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    header = _header(state)
+    metadata = {_METADATA_KEY: header.model_dump_json()}
+    generators: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = {}
+    for trainee in state.trainees:
+        generators |= trainee.generator_tensors()
+        others |= trainee.state_tensors()
+    for name, tensors in ((WEIGHTS, generators), (STATE, others)):
+        stored = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+        save_file(stored, partial / name, metadata)
+    summary = Summary(
+        **dict(header),
+        steps=tuple(trainee.steps_done for trainee in state.trainees),
+        sums=tuple(tuple(row) for row in state.sums.tolist()),
+        counts=tuple(state.counts),
+        sha256={name: _sha256(partial / name) for name in (WEIGHTS, STATE)},
+    )
+    (partial / SUMMARY).write_text(summary.model_dump_json(indent=1), encoding="utf-8")
+    (partial / SAMPLES).write_bytes(samples_png)
+    if folder.exists():
+        shutil.rmtree(folder)
+    partial.rename(folder)
+
+
+def restore(folder: Path, state: TrainingState) -> None:
+    """Bring a freshly made `state` to where the checkpoint in `folder` was.
+
+    Raises:
+        CheckpointError: when the folder is incomplete, corrupt or from another training.
+    """
+    try:
+        text = (folder / SUMMARY).read_text(encoding="utf-8")
+        for name in (WEIGHTS, STATE):
+            _ = (folder / name).stat()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"the checkpoint {folder.name} is incomplete: {type(error).__name__}"
+        ) from error
+    summary = _parse(Summary, text, SUMMARY)
+    _demand_same_training(summary, state)
+    for name, digest in summary.sha256.items():
+        if _sha256(folder / name) != digest:
+            raise CheckpointError(f"{name} is corrupt: its SHA-256 is not the one in {SUMMARY}")
+    with torch.no_grad():
+        for trainee in state.trainees:
+            _copy(folder / WEIGHTS, trainee.generator_tensors())
+            _copy(folder / STATE, trainee.state_tensors())
+            trainee.steps_done = summary.steps[trainee.index]
+    state.step = summary.step
+    state.sums.copy_(torch.tensor(summary.sums, dtype=torch.float64))
+    state.counts[:] = summary.counts
+
+
+def load_weights(path: Path, device: torch.device) -> Weights:
+    """Load the generators in `path`, in evaluation mode, onto `device`.
+
+    Raises:
+        CheckpointError: when the file is corrupt, foreign or of another format.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path.name} is not a whole safetensors file: {error}") from error
+    if _METADATA_KEY not in metadata:
+        raise CheckpointError(
+            f"{path.name} was not written by Gliaforge: it has no {_METADATA_KEY!r} metadata"
+        )
+    header = _parse(Header, metadata[_METADATA_KEY], path.name)
+    _demand_plain_labels(header.labels)
+    config = header.config
+    generators = {}
+    for index, label in enumerate(header.labels):
+        generator = Generator(config.image_size, config.latent_size, config.generator_channels)
+        tensors = {f"{index}.{name}": value for name, value in generator.state_dict().items()}
+        _copy(path, tensors)
+        generator.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        generators[label] = generator.eval()
+    return Weights(header, generators, device)
+
+
+def _header(state: TrainingState) -> Header:
+    return Header(
+        format_version=FORMAT_VERSION,
+        config=state.config,
+        labels=tuple(trainee.label for trainee in state.trainees),
+        image_size=state.config.image_size,
+        step=state.step,
+        images_seen=state.images_seen,
+        seed=state.seed,
+        dataset_digest=state.dataset_digest,
+    )
+
+
+def _parse(kind: type[_H], text: str, name: str) -> _H:
+    try:
+        value: JsonValue = json.loads(text)
+    except ValueError as error:
+        raise CheckpointError(f"{name} does not hold JSON where it should") from error
+    version = value.get("format_version") if isinstance(value, dict) else None
+    if version != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{name} has format version {version!r}; this software reads {FORMAT_VERSION}"
+        )
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        fields = sorted({".".join(map(str, fault["loc"])) for fault in error.errors()})
+        raise CheckpointError(f"{name} has unusable fields: {', '.join(fields)}") from error
+
+
+def _demand_same_training(summary: Summary, state: TrainingState) -> None:
+    expected = _header(state)
+    theirs, ours = summary.config.model_dump(), state.config.model_dump()
+    differences = [f"config.{name}" for name in ours if theirs[name] != ours[name]]
+    differences += [
+        name
+        for name in ("labels", "seed", "dataset_digest")
+        if getattr(summary, name) != getattr(expected, name)
+    ]
+    if differences:
+        raise CheckpointError(
+            f"the checkpoint is of another training; it differs in {', '.join(differences)}"
+        )
+    networks = len(state.trainees)
+    shapes = (len(summary.steps), len(summary.counts), len(summary.sums))
+    is_whole = shapes == (networks,) * 3 and {len(row) for row in summary.sums} == {
+        state.sums.shape[1]
+    }
+    if (
+        not is_whole
+        or sum(summary.steps) != summary.step
+        or set(summary.sha256) != {WEIGHTS, STATE}
+    ):
+        raise CheckpointError(
+            f"{SUMMARY} contradicts itself: its counters do not fit {networks} networks"
+        )
+
+
+def _demand_plain_labels(labels: tuple[str, ...]) -> None:
+    for label in labels:
+        is_plain = label.isprintable() and not _FORBIDDEN_IN_LABEL & set(label)
+        if not is_plain or label in {"", ".", ".."}:
+            raise CheckpointError(f"the weights name a label that cannot be a folder: {label!r}")
+
+
+def _copy(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Fill live `tensors` from the file, keeping their memory layout and device."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            for name, tensor in tensors.items():
+                stored = file.get_tensor(name)
+                if stored.shape != tensor.shape or stored.dtype != tensor.dtype:
+                    raise CheckpointError(
+                        f"{name} in {path.name} is {stored.dtype} {tuple(stored.shape)}; "
+                        f"expected {tensor.dtype} {tuple(tensor.shape)}"
+                    )
+                tensor.copy_(stored)
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path.name} is not the checkpoint it claims to be: {error}"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

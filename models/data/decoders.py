@@ -1,0 +1,143 @@
+"""Decode files in child processes that may die of a hostile one without taking the run along."""
+
+import multiprocessing
+import os
+import resource
+import signal
+import threading
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from models.data.decoding import DecodeConfig, Decoded, decode
+
+BATCH_FILES = 16
+BATCH_BYTES = 4 << 20
+IN_FLIGHT_BYTES = 64 << 20
+CHILD_MEMORY_BYTES = 8 << 30
+DEADLY = "the decoder could not survive this file"
+
+Ticket = TypeVar("Ticket")
+Outcome = Decoded | str
+
+
+def _start_child() -> None:
+    """Bound the memory, leave signals to the parent, and never outlive it."""
+    resource.setrlimit(resource.RLIMIT_AS, (CHILD_MEMORY_BYTES, CHILD_MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _decode_batch(files: list[bytes], config: DecodeConfig) -> list[Outcome]:
+    return [decode(data, config) for data in files]
+
+
+class Decoders(Generic[Ticket]):
+    """A pool that keeps the order of its input and survives the death of a child.
+
+    Files travel in batches, because a message costs more than a small image. When a child dies, the
+    pool is lost with every batch in flight; their files are decoded again one at a time, and those
+    that kill alone are rejected.
+    """
+
+    def __init__(self, config: DecodeConfig, workers: int) -> None:
+        self._config, self._workers = config, workers
+        self._pool = self._make_pool(workers)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    @staticmethod
+    def _make_pool(workers: int) -> ProcessPoolExecutor:
+        # `spawn`: a forked child would inherit the threads' locks and the open archive.
+        context = multiprocessing.get_context("spawn")
+        return ProcessPoolExecutor(workers, context, initializer=_start_child)
+
+    def run(
+        self, files: Iterable[tuple[Ticket, bytes | None]]
+    ) -> Iterator[tuple[Ticket, Outcome | None]]:
+        """Yield `(ticket, outcome)` in the order of `files`; a ticket without data gets None."""
+        in_flight: deque[_Batch[Ticket]] = deque()
+        batch: _Batch[Ticket] = _Batch()
+        in_flight_bytes = 0
+        for ticket, data in files:
+            batch.add(ticket, data)
+            if len(batch.tickets) < BATCH_FILES and batch.size_bytes < BATCH_BYTES:
+                continue
+            in_flight_bytes += batch.size_bytes
+            in_flight.append(self._submit(batch))
+            batch = _Batch()
+            # Enough for every child to find work waiting, but bounded in bytes.
+            while len(in_flight) > 4 * self._workers or in_flight_bytes > IN_FLIGHT_BYTES:
+                in_flight_bytes -= in_flight[0].size_bytes
+                yield from self._collect(in_flight.popleft())
+        in_flight.append(self._submit(batch))
+        while in_flight:
+            yield from self._collect(in_flight.popleft())
+
+    def _submit(self, batch: "_Batch[Ticket]") -> "_Batch[Ticket]":
+        if batch.files:
+            try:
+                batch.future = self._pool.submit(_decode_batch, batch.files, self._config)
+            except BrokenProcessPool:
+                batch.future = None
+        return batch
+
+    def _collect(self, batch: "_Batch[Ticket]") -> Iterator[tuple[Ticket, Outcome | None]]:
+        outcomes = iter(self._outcomes(batch) if batch.files else [])
+        for ticket, has_data in batch.tickets:
+            yield ticket, next(outcomes) if has_data else None
+
+    def _outcomes(self, batch: "_Batch[Ticket]") -> list[Outcome]:
+        try:
+            if batch.future is not None:
+                return batch.future.result()
+        except BrokenProcessPool:
+            pass
+        return [self._decode_alone(data) for data in batch.files]
+
+    def _decode_alone(self, data: bytes) -> Outcome:
+        for _ in range(2):
+            try:
+                return self._pool.submit(_decode_batch, [data], self._config).result()[0]
+            except BrokenProcessPool:
+                # The first time it may have been broken by another file.
+                self._pool.shutdown(cancel_futures=True)
+                self._pool = self._make_pool(self._workers)
+        return DEADLY
+
+
+class _Batch(Generic[Ticket]):
+    """Some tickets, the files that go with them, and the answer to come."""
+
+    def __init__(self) -> None:
+        self.tickets: list[tuple[Ticket, bool]] = []
+        self.files: list[bytes] = []
+        self.size_bytes = 0
+        self.future: Future[list[Outcome]] | None = None
+
+    def add(self, ticket: Ticket, data: bytes | None) -> None:
+        self.tickets.append((ticket, data is not None))
+        if data is not None:
+            self.files.append(data)
+            self.size_bytes += len(data)

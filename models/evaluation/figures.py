@@ -1,0 +1,94 @@
+"""Draw the figures of a report with matplotlib's objects: no global state, no display."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from models.evaluation.intensity import LEVELS, SPACES, Comparison, Space, cut
+from models.evaluation.report import Metric
+
+REAL_COLOUR, GENERATED_COLOUR, BAND_COLOUR = "#222222", "#d55e00", "#56b4e9"
+ROW_INCHES, WIDTH_INCHES, DPI = 2.6, 11.0, 100
+
+
+def draw_intensity(
+    path: Path, rows: Sequence[Comparison], metrics: Sequence[Metric], threshold: int
+) -> None:
+    """Write the distributions of gray levels, a row a comparison: whole image and foreground.
+
+    The curves are medians of the draws; the shading is where unseen real images lie, 5 to 95 %.
+    Whole images are drawn on a logarithmic scale, because most of their pixels are background.
+    Without any comparison the figure says so.
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, 1.2 + ROW_INCHES * max(1, len(rows))), dpi=DPI)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    figure.suptitle("Gray levels of real and SYNTHETIC images (not for diagnosis)", fontsize=13)
+    panels = figure.subplots(max(1, len(rows)), len(SPACES), squeeze=False)
+    for row, pair in zip(rows, panels, strict=False):
+        for space, axes in zip(SPACES, pair, strict=True):
+            _draw_panel(axes, row, space, threshold)
+            _annotate(axes, row, space, metrics)
+    if not rows:
+        panels[0, 0].set_title("no label has real and generated images")
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, names, loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, metadata={"Software": "gliaforge", "Description": "SYNTHETIC"})
+
+
+def _draw_panel(axes: Axes, row: Comparison, space: Space, threshold: int) -> None:
+    levels = np.arange(LEVELS)
+    training = np.median(cut(row.draws.training, space, threshold), axis=0)
+    generated = np.median(cut(row.draws.generated, space, threshold), axis=0)
+    tops = [training[threshold + 1 :].max(initial=0), generated[threshold + 1 :].max(initial=0)]
+    if row.draws.holdout is not None:
+        holdout = cut(row.draws.holdout, space, threshold)
+        low, high = np.quantile(holdout, (0.05, 0.95), axis=0)
+        tops.append(high[threshold + 1 :].max(initial=0))
+        axes.fill_between(
+            levels, low, high, color=BAND_COLOUR, alpha=0.5, lw=0, label="real, unseen: 5 to 95 %"
+        )
+    axes.plot(levels, training, color=REAL_COLOUR, lw=1.3, label="real, training")
+    axes.plot(levels, generated, color=GENERATED_COLOUR, lw=1.3, ls="--", label="generated")
+    axes.set_xlim(threshold + 1 if space == "foreground" else 0, LEVELS - 1)
+    if space == "whole":
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=1e-5)
+    else:
+        axes.set_ylim(0, 1.15 * max(*tops, 1e-6))
+    axes.grid(alpha=0.25)
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel("gray level", fontsize=8)
+    axes.set_ylabel("share of pixels", fontsize=8)
+
+
+def _annotate(axes: Axes, row: Comparison, space: Space, metrics: Sequence[Metric]) -> None:
+    above = "whole image, log scale" if space == "whole" else "foreground"
+    axes.set_title(f"{row.label or 'all labels'}: {above}", fontsize=10, loc="left")
+    metric = next(
+        item
+        for item in metrics
+        if item.id == "overlap" and item.label == row.label and item.space == f"intensity/{space}"
+    )
+    text = f"overlap {metric.value:.3f}"
+    if metric.floor is not None:
+        text += (
+            f"\nunseen real {metric.floor.median:.3f}"
+            f" ({metric.floor.q05:.3f} to {metric.floor.q95:.3f})"
+        )
+    text += f"\n{metric.verdict.value}"
+    axes.text(
+        0.98,
+        0.95,
+        text,
+        transform=axes.transAxes,
+        ha="right",
+        va="top",
+        fontsize=8,
+        bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none"},
+    )

@@ -1,0 +1,120 @@
+"""Describe `report.json`: what the service publishes as a JSON schema and the suite fills in.
+
+Only pydantic is imported: the API that shows a report has no numpy.
+"""
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from models.config import Frozen, ReportConfig
+
+SCHEMA_VERSION: Literal["1"] = "1"
+
+
+class Light(StrEnum):
+    """A verdict; grey means that nothing can be said, and why is in the reason."""
+
+    GREEN = "green"
+    AMBER = "amber"
+    RED = "red"
+    GREY = "grey"
+
+
+class Verdict(Frozen):
+    """A light and the sentence that goes with it."""
+
+    verdict: Light
+    reason: str
+
+
+class Floor(Frozen):
+    """The same number between unseen real images and the training images, over the draws."""
+
+    median: float
+    q05: float
+    q95: float
+
+
+class Metric(Frozen):
+    """One number, beside what real images score and what a known fault scores."""
+
+    id: str = Field(description="overlap, jensen_shannon_distance or wasserstein_1.")
+    space: str = Field(description="intensity/whole or intensity/foreground.")
+    label: str | None = Field(description="null for all labels at the training images' mix.")
+    value: float | None = Field(description="Generated against training images: median of draws.")
+    ci: tuple[float, float] | None = Field(description="5 and 95 % of the draws.")
+    floor: Floor | None
+    control: float | None = Field(description="The number of a fixed fault: contrast, gamma 1.5.")
+    excess: float | None = Field(
+        description="(value - floor) / (control - floor): 0 as unseen real images, 1 as the fault."
+    )
+    n_real: int = Field(description="Real holdout images.")
+    n_generated: int
+    n_groups: int = Field(description="Groups of near-identical images among the holdout images.")
+    verdict: Light
+    reason: str
+
+
+class Check(Frozen):
+    """One count of the integrity gate, with its limit in words."""
+
+    id: str
+    value: float
+    verdict: Light
+    reason: str
+
+
+class Verdicts(Frozen):
+    """One verdict for each axis that was measured."""
+
+    integrity: Verdict
+    intensity: Verdict
+
+
+class Uses(Frozen):
+    """What the generated images may be used for."""
+
+    augment: Verdict
+    share: Verdict
+    demonstrate: Verdict
+
+
+class Method(Frozen):
+    """What was chosen, in numbers and words, so that the report can be recomputed."""
+
+    foreground: str
+    foreground_threshold: int = Field(description="Gray level; the foreground lies above it.")
+    resampling: str
+    mix: dict[str, float] = Field(description="Label -> weight in the metrics over all labels.")
+    control: str
+    seed: int
+
+
+class Counts(Frozen):
+    """How many images went in; the keys of the mappings are labels."""
+
+    training: dict[str, int]
+    holdout: dict[str, int]
+    holdout_groups: dict[str, int]
+    generated: dict[str, int]
+    generated_unusable: int
+
+
+class ReportDocument(Frozen):
+    """The whole of `report.json`."""
+
+    schema_version: Literal["1"] = SCHEMA_VERSION
+    profile: str
+    verdicts: Verdicts
+    uses: Uses
+    checks: list[Check]
+    metrics: list[Metric]
+    limits: list[str]
+    method: Method
+    config: ReportConfig
+    counts: Counts
+    image_size_px: int
+    dataset_digest: str
+    software: dict[str, str]

@@ -1,0 +1,211 @@
+"""Train a DCGAN for each label, or one for all, and leave checkpoints that can be resumed."""
+
+import io
+import math
+import shutil
+import time
+from pathlib import Path
+
+import torch
+from PIL import Image
+from pydantic import JsonValue
+from torch import Tensor
+
+from models import checkpoint, device
+from models.checkpoint import TrainingState
+from models.config import Networks, TrainingConfig
+from models.data.slices import Slices, load_training
+from models.progress import Progress, Stopped
+from models.run_folder import TrainSpec, UserError, checkpoint_name
+from models.trainee import SCORES, Trainee
+
+MIN_TRAINING_IMAGES = 8
+"""Fewer than this of a label are memorised, not learned from."""
+
+POOLED_LABEL = "all"
+"""The label of the single network of `per_dataset`."""
+
+TILES = 8
+"""Images of each network in a snapshot."""
+
+_METRICS_POINTS = 300
+_PROGRESS_S = 1.0
+
+
+def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonValue]:
+    """Train as `spec` says and return `{"step", "images_seen"}`.
+
+    Interrupted and resumed equals uninterrupted: on one CPU thread, bit for bit. The metrics of a
+    run killed between two checkpoints are reported again for the same steps, with equal values.
+
+    Raises:
+        Stopped: after saving, when `progress` says so.
+        UserError: for too few images, an unusable pack or checkpoint, no CUDA, or divergence.
+    """
+    config = spec.config
+    where = device.choose(spec.device, spec.threads)
+    device.allow_fast_kernels()
+
+    # The whole training split goes to the device once, as bytes.
+    data = load_training(run_dir / spec.packed, config.image_size)
+    state = begin(config, spec.seed, data, where)
+    if spec.resume is not None:
+        checkpoint.restore(run_dir / spec.resume, state)
+    images = data.images.to(where)
+
+    steps_total = sum(trainee.steps_total for trainee in state.trainees)
+    interval = max(1, round(steps_total / _METRICS_POINTS))
+    folders = _Folders(run_dir / "checkpoints", progress)
+    clock = _Clock(state, steps_total, progress)
+    clock.report()
+
+    while state.step < steps_total:
+        if progress.should_stop():
+            folders.save(state)
+            raise Stopped(_detail(state))
+
+        # Whichever network has the largest part of its run ahead goes next.
+        trainee = min(state.trainees, key=lambda one: one.steps_done / one.steps_total)
+        state.sums[trainee.index] += trainee.step(images)
+        state.counts[trainee.index] += 1
+        state.step += 1
+
+        is_last = state.step == steps_total
+        if state.step % interval == 0 or is_last:
+            _report_metrics(state, progress)
+        snapshots = state.images_seen // config.snapshot_images
+        if is_last or snapshots > (state.images_seen - config.batch_size) // config.snapshot_images:
+            folders.save(state)
+        if is_last or clock.is_due():
+            clock.report()
+    return _detail(state)
+
+
+def begin(config: TrainingConfig, seed: int, data: Slices, where: torch.device) -> TrainingState:
+    """Return the state before the first step: fresh networks, each with its share of the run.
+
+    Raises:
+        UserError: `too_few_images` when a network would have fewer than `MIN_TRAINING_IMAGES`.
+    """
+    trainees = [
+        Trainee(config, seed, index, label, rows, where)
+        for index, (label, rows) in enumerate(_rows_by_network(config, data).items())
+    ]
+    for trainee in trainees:
+        share = len(trainee.rows) / len(data.labels)
+        # Rounded first, so that 0.1 * 10 batches are not eleven.
+        batches = round(config.total_images * share / config.batch_size, 6)
+        trainee.steps_total = max(1, math.ceil(batches))
+    sums = torch.zeros((len(trainees), len(SCORES)), dtype=torch.float64, device=where)
+    return TrainingState(config, seed, data.digest, trainees, 0, sums, [0] * len(trainees))
+
+
+def mosaic(rows: list[Tensor]) -> bytes:
+    """Return a PNG with each `(n, 1, S, S) uint8` as one row of n tiles, without gaps."""
+    strips = [row.squeeze(1).permute(1, 0, 2).flatten(1) for row in rows]  # (S, n * S)
+    buffer = io.BytesIO()
+    Image.fromarray(torch.cat(strips).numpy()).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def _rows_by_network(config: TrainingConfig, data: Slices) -> dict[str, Tensor]:
+    """Return label -> indices of its training images, in label order."""
+    if config.networks is Networks.PER_DATASET:
+        rows = {POOLED_LABEL: torch.arange(len(data.labels))}
+    else:
+        rows = {
+            label: (data.labels == index).nonzero().flatten()
+            for index, label in enumerate(data.names)
+        }
+    for label, of_label in rows.items():
+        if len(of_label) < MIN_TRAINING_IMAGES:
+            detail = (
+                f"{label!r} has {len(of_label)} images in the training split; a network needs "
+                f"{MIN_TRAINING_IMAGES}: add images, leave the label out, or use per_dataset"
+            )
+            raise UserError("too_few_images", detail)
+    return rows
+
+
+def _report_metrics(state: TrainingState, progress: Progress) -> None:
+    """Report the averages of the interval that ends here, and begin the next one."""
+    _demand_finite(state)
+    values: dict[str, JsonValue] = {
+        f"{trainee.label}/{score}": total / count
+        for trainee, totals, count in zip(
+            state.trainees, state.sums.tolist(), state.counts, strict=True
+        )
+        if count
+        for score, total in zip(SCORES, totals, strict=True)
+    }
+    progress.event("metrics", {**_detail(state), "values": values})
+    state.sums.zero_()
+    state.counts[:] = [0] * len(state.counts)
+
+
+def _demand_finite(state: TrainingState) -> None:
+    """Raise before anything of a diverged run is written; a NaN stays in the sums until then."""
+    if not bool(state.sums.isfinite().all()):
+        detail = (
+            f"a loss became infinite or undefined before step {state.step}: "
+            f"lower learning_rate (it was {state.config.learning_rate:g})"
+        )
+        raise UserError("training_diverged", detail)
+
+
+def _detail(state: TrainingState) -> dict[str, JsonValue]:
+    return {"step": state.step, "images_seen": state.images_seen}
+
+
+class _Folders:
+    """Write checkpoints, and delete those that the service has had time to upload."""
+
+    def __init__(self, root: Path, progress: Progress) -> None:
+        self._root = root
+        self._progress = progress
+        self._written: list[Path] = []
+
+    def save(self, state: TrainingState) -> None:
+        """Write the state, report it, and keep two folders of this attempt."""
+        _demand_finite(state)
+        folder = self._root / checkpoint_name(state.step)
+        samples = mosaic([trainee.snapshot(TILES) for trainee in state.trainees])
+        checkpoint.save(folder, state, samples)
+        where = f"{self._root.name}/{folder.name}"
+        self._progress.event("checkpoint", {**_detail(state), "folder": where})
+        self._written.append(folder)
+        for old in self._written[:-2]:
+            shutil.rmtree(old)
+        del self._written[:-2]
+
+
+class _Clock:
+    """Report how far and how fast, at most once a second; speed is of this attempt alone."""
+
+    def __init__(self, state: TrainingState, steps_total: int, progress: Progress) -> None:
+        self._state = state
+        self._steps_total = steps_total
+        self._progress = progress
+        self._first_step = state.step
+        self._started_s = self._reported_s = time.monotonic()
+
+    def is_due(self) -> bool:
+        return time.monotonic() - self._reported_s >= _PROGRESS_S
+
+    def report(self) -> None:
+        self._reported_s = time.monotonic()
+        step = self._state.step
+        elapsed_s = self._reported_s - self._started_s
+        steps_per_s = (step - self._first_step) / elapsed_s if elapsed_s else 0.0
+        eta_s = (self._steps_total - step) / steps_per_s if steps_per_s else None
+        self._progress.event(
+            "progress",
+            {
+                "fraction": step / self._steps_total,
+                **_detail(self._state),
+                "total_steps": self._steps_total,
+                "images_per_second": steps_per_s * self._state.config.batch_size,
+                "eta_s": eta_s,
+                "message": f"step {step:,} of {self._steps_total:,}",
+            },
+        )

@@ -1,0 +1,154 @@
+import csv
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from models.checkpoint import WEIGHTS, Weights, load_weights, save
+from models.config import TrainingConfig
+from models.data.slices import Slices
+from models.progress import Silent, Stopped
+from models.run_folder import SampleSpec, UserError
+from models.sampling import block_latents, images, sample
+from models.training import begin
+
+if TYPE_CHECKING:
+    from tests.unit.models.conftest import Recorder
+
+TINY = TrainingConfig(image_size=64, latent_size=4, generator_channels=16, discriminator_channels=8)
+
+
+@pytest.fixture
+def run_dir(tmp_path: Path) -> Path:
+    blank = torch.zeros((16, 1, 64, 64), dtype=torch.uint8)
+    data = Slices(blank, torch.tensor([0, 1]).repeat(8), ("glioma", "none"), "d")
+    state = begin(TINY, 0, data, torch.device("cpu"))
+    save(tmp_path / "step", state, b"")
+    (tmp_path / "step" / WEIGHTS).rename(tmp_path / WEIGHTS)
+    return tmp_path
+
+
+@pytest.fixture
+def weights(run_dir: Path) -> Weights:
+    torch.set_num_threads(1)
+    return load_weights(run_dir / WEIGHTS, torch.device("cpu"))
+
+
+def draw(run_dir: Path, **counts: int) -> None:
+    sample(run_dir, SampleSpec(counts=counts, seed=5, device="cpu", threads=1), Silent())
+
+
+def pixels(run_dir: Path, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    with Image.open(run_dir / "outputs/images" / name) as image:
+        return np.asarray(image)
+
+
+def test_an_image_does_not_depend_on_what_is_asked_for_beside_it(weights: Weights) -> None:
+    whole = images(weights, "none", range(40), 5)
+    for indices in ([17], [39, 0, 17], [3, 3], list(range(20, 10, -1))):
+        assert np.array_equal(images(weights, "none", indices, 5), whole[indices])
+
+
+def test_files_hold_the_images_of_their_indices(run_dir: Path, weights: Weights) -> None:
+    draw(run_dir, none=18, glioma=1)
+    expected = images(weights, "none", range(18), 5)
+    for index in (0, 15, 16, 17):
+        assert np.array_equal(pixels(run_dir, f"none/{index:06d}.png"), expected[index])
+
+
+def test_images_differ_by_seed_label_and_index(weights: Weights) -> None:
+    several = [
+        images(weights, "none", [0, 1, 16], 5)[0],
+        images(weights, "none", [1], 5)[0],
+        images(weights, "none", [16], 5)[0],
+        images(weights, "none", [0], 6)[0],
+        images(weights, "glioma", [0], 5)[0],
+    ]
+    assert len({image.tobytes() for image in several}) == len(several)
+
+
+def test_latents_are_standard_normal(weights: Weights) -> None:
+    latents = np.stack([block_latents(weights, "none", number, 0) for number in range(400)])
+    assert latents.mean() == pytest.approx(0, abs=0.03)
+    assert latents.std() == pytest.approx(1, abs=0.03)
+
+
+def test_no_image_of_none_asked(weights: Weights) -> None:
+    assert images(weights, "none", [], 5).shape == (0, 64, 64)
+
+
+def test_a_negative_index_is_refused(weights: Weights) -> None:
+    with pytest.raises(ValueError, match="-1"):
+        images(weights, "none", [-1], 5)
+
+
+def test_every_file_says_that_it_is_synthetic(run_dir: Path) -> None:
+    provenance = {"Generator": "g-1", "Checkpoint": "c-1", "Synthetic": "false"}
+    spec = SampleSpec(counts={"none": 2}, seed=9, device="cpu", provenance=provenance)
+    sample(run_dir, spec, Silent())
+    with Image.open(run_dir / "outputs/images/none/000001.png") as image:
+        text = dict(image.text)  # type: ignore[attr-defined]
+        assert image.mode == "L"
+    assert text.pop("Software").startswith("Gliaforge ")
+    assert text == {
+        "Synthetic": "true",
+        "Generator": "g-1",
+        "Checkpoint": "c-1",
+        "Seed": "9",
+        "Label": "none",
+        "Index": "1",
+        "Description": "Synthetic image made by a generative model. Not for diagnosis.",
+    }
+
+
+def test_the_manifest_lists_every_file_with_its_digest(run_dir: Path) -> None:
+    draw(run_dir, none=17, glioma=0)
+    outputs = run_dir / "outputs"
+    with (outputs / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["index"] for row in rows] == [str(index) for index in range(17)]
+    assert list(rows[0]) == ["file", "label", "index", "seed", "sha256"]
+    for row in rows:
+        content = (outputs / row["file"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row["sha256"]
+
+
+def test_provenance_is_machine_readable(run_dir: Path) -> None:
+    draw(run_dir, none=1)
+    document = json.loads((run_dir / "outputs/provenance.json").read_text())
+    assert document["synthetic"] is True
+    assert document["counts"] == {"none": 1}
+    assert document["spec"]["seed"] == 5
+    assert document["config"]["architecture"] == "dcgan"
+    assert document["weights"]["labels"] == ["glioma", "none"]
+
+
+def test_an_unknown_label_is_answered_with_the_known_ones(run_dir: Path) -> None:
+    with pytest.raises(UserError, match="knows: glioma, none") as caught:
+        draw(run_dir, pituitary=1)
+    assert caught.value.code == "unknown_label"
+
+
+def test_sampling_stops_between_blocks(run_dir: Path, recorder: "type[Recorder]") -> None:
+    spec = SampleSpec(counts={"none": 64}, device="cpu", threads=1)
+    with pytest.raises(Stopped):
+        sample(run_dir, spec, recorder(stop_at=2))
+    assert len(list((run_dir / "outputs/images/none").iterdir())) == 32
+    assert not (run_dir / "outputs/manifest.csv").exists()
+
+
+def test_progress_counts_the_images(
+    run_dir: Path, recorder: "type[Recorder]", monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.sampling._PROGRESS_S", 0.0)
+    progress = recorder()
+    spec = SampleSpec(counts={"none": 100}, device="cpu", threads=1)
+    assert sample(run_dir, spec, progress) == {"counts": {"none": 100}}
+    fractions = [event["fraction"] for event in progress.of("progress")]
+    assert fractions[0] == 0.16
+    assert fractions[-1] == 1

@@ -1,0 +1,81 @@
+"""The Celery application: tasks, queues, beat, and what happens when a worker starts or stops."""
+
+from functools import lru_cache
+from typing import Any
+
+from celery import Celery
+from celery.signals import setup_logging, worker_init, worker_shutting_down
+
+from app.parts import Parts, make_parts
+from app.queue import Task, make_celery
+from app.settings import Settings, settings
+from app.telemetry import configure_logging
+from worker import scratch
+from worker.tasks import housekeeping, ingest, report, sample, train
+
+SWEEP_INTERVAL_S = 10.0
+PURGE_INTERVAL_S = 60.0
+JOB_TASKS = {
+    Task.INGEST: ingest.ingest,
+    Task.TRAIN: train.train,
+    Task.GENERATE: sample.generate,
+    Task.REPORT: report.measure,
+}
+BEAT_TASKS = {
+    Task.REAP: housekeeping.reap,
+    Task.SWEEP: housekeeping.sweep,
+    Task.PURGE: housekeeping.purge,
+}
+
+
+def make_worker(values: Settings) -> Celery:
+    """Return the application with its tasks, for a worker or for beat."""
+    celery = make_celery(values.broker_url.get_secret_value())
+    intervals_s = {
+        Task.REAP: values.reap_interval_s,
+        Task.SWEEP: SWEEP_INTERVAL_S,
+        Task.PURGE: PURGE_INTERVAL_S,
+    }
+    celery.conf.beat_schedule = {
+        # One that waited for long is followed by another anyway.
+        task.value: {
+            "task": task.value,
+            "schedule": interval_s,
+            "options": {"expires": 2 * interval_s},
+        }
+        for task, interval_s in intervals_s.items()
+    }
+    for task, work in JOB_TASKS.items():
+
+        def run_job(job_id: str, work: Any = work) -> None:
+            work(_parts(), job_id)
+
+        celery.task(name=task.value)(run_job)
+    for task, keep in BEAT_TASKS.items():
+
+        def run_beat(keep: Any = keep) -> None:
+            keep(_parts())
+
+        celery.task(name=task.value)(run_beat)
+    setup_logging.connect(_configure_logging, weak=False)
+    worker_init.connect(_clean_scratch, weak=False)
+    worker_shutting_down.connect(_raise_drain_flag, weak=False)
+    return celery
+
+
+@lru_cache(maxsize=1)
+def _parts() -> Parts:
+    """Return the parts of this process: made at its first task, since none survives a fork."""
+    return make_parts(settings(), pool_size=3)
+
+
+def _configure_logging(**_signal: object) -> None:
+    configure_logging(settings().log_level, "worker")
+
+
+def _clean_scratch(**_signal: object) -> None:
+    scratch.clean(settings().scratch)
+
+
+def _raise_drain_flag(**_signal: object) -> None:
+    scratch.raise_drain_flag(settings().scratch)

@@ -1,0 +1,164 @@
+"""Run `python -m models KIND FOLDER` as a process of its own, and follow what it tells.
+
+Celery imports no torch: memory and devices are freed with the process, an out-of-memory kill hits
+it and not the worker, and SIGTERM means "save and leave".
+"""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import structlog
+from pydantic import JsonValue, ValidationError
+
+from app.embedded import guard
+from app.jobs import NewEvent
+from app.settings import base_environment
+from app.tables import now
+from models.config import Frozen
+from models.run_folder import Kind, Outcome, Result
+from worker.run import JobFailedError, Run, Stop, StoppedError
+
+log = structlog.get_logger()
+_POLL_S = 0.1
+_EVENTS_PER_RUN = 200
+"""Progress is recorded as events about this often over a run; the row always has the latest."""
+
+OnEvent = Callable[[str, dict[str, JsonValue]], None]
+
+
+def run_child(
+    run: Run,
+    kind: Kind,
+    spec: Frozen,
+    on_event: OnEvent | None = None,
+    *,
+    memory_bytes: int | None = None,
+) -> Result:
+    """Run one `models` process in the run's folder to its end.
+
+    `on_event` gets each event but `progress` and `message`, which are recorded here.
+    `memory_bytes` limits the address space.
+
+    Raises:
+        StoppedError: if the run had to stop; the process has saved its state and left.
+        JobFailedError: if the process failed, with its reason, or died.
+        LeaseLostError: if the attempt no longer owns the job; the process is gone.
+    """
+    (run.folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
+    events = _Events(run, on_event)
+    with _started(run.folder, kind, memory_bytes) as process:
+        stop_by_s: float | None = None
+        while process.poll() is None:
+            events.read()
+            if run.stop is not None and stop_by_s is None:
+                grace_s = 0 if run.stop is Stop.LEASE_LOST else run.parts.settings.stop_grace_s
+                stop_by_s = time.monotonic() + grace_s
+                process.send_signal(signal.SIGTERM)
+            if stop_by_s is not None and time.monotonic() > stop_by_s:
+                process.kill()
+            time.sleep(_POLL_S)
+    if run.stop is not Stop.LEASE_LOST:
+        events.read()
+    return _result(run, process.returncode)
+
+
+@contextmanager
+def _started(
+    folder: Path, kind: Kind, memory_bytes: int | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Start the process in a session of its own; it outlives neither block nor worker."""
+    shim = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), "-"]
+    process = subprocess.Popen(
+        [*shim, sys.executable, "-m", "models", kind.value, str(folder)],
+        env=base_environment(),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+        umask=0o077,
+    )
+    if memory_bytes is not None:
+        with suppress(ProcessLookupError):  # it has ended already
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    try:
+        yield process
+    finally:
+        with suppress(ProcessLookupError):  # the whole group is gone
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _result(run: Run, returncode: int) -> Result:
+    """Read what the process left.
+
+    Raises:
+        StoppedError: if it stopped when it was asked to.
+        JobFailedError: if it failed or died.
+    """
+    try:
+        result = Result.model_validate_json((run.folder / "result.json").read_bytes())
+    except (FileNotFoundError, ValidationError):
+        if run.stop is not None:
+            raise StoppedError from None
+        if returncode == -signal.SIGKILL:
+            detail = "the process was killed, most likely because the machine ran out of memory"
+            raise JobFailedError("out_of_memory", detail) from None
+        raise JobFailedError("internal", f"the process ended with status {returncode}") from None
+    if result.outcome is Outcome.STOPPED or (run.stop and result.outcome is Outcome.FAILED):
+        raise StoppedError
+    if result.outcome is Outcome.FAILED:
+        assert result.error is not None, "a failed result says why"
+        raise JobFailedError(result.error.code, result.error.detail)
+    return result
+
+
+class _Events:
+    """Follow `events.jsonl` as it grows."""
+
+    def __init__(self, run: Run, on_event: OnEvent | None) -> None:
+        self._run = run
+        self._on_event = on_event
+        self._path = run.folder / "events.jsonl"
+        self._offset = 0
+        self._recorded_fraction = -1.0
+
+    def read(self) -> None:
+        """Handle the whole lines that were added since the last call."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return  # the rest of it comes
+                self._offset += len(line)
+                event = json.loads(line)
+                self._handle(event["type"], event["data"])
+
+    def _handle(self, kind: str, data: dict[str, JsonValue]) -> None:
+        if kind == "progress":
+            self._progress(data)
+        elif kind == "message":
+            self._run.record([NewEvent(kind, data)])
+        elif self._on_event is not None:
+            self._on_event(kind, data)
+
+    def _progress(self, data: dict[str, JsonValue]) -> None:
+        shown = dict(data)
+        eta_s = shown.pop("eta_s", None)
+        if isinstance(eta_s, int | float):
+            shown["eta"] = (now() + timedelta(seconds=eta_s)).isoformat()
+        fraction = shown.get("fraction")
+        assert isinstance(fraction, int | float), "progress has a fraction"
+        events = []
+        if fraction - self._recorded_fraction >= 1 / _EVENTS_PER_RUN or fraction >= 1:
+            self._recorded_fraction = fraction
+            events = [NewEvent("progress", shown)]
+        self._run.record(events, shown)

@@ -1,0 +1,44 @@
+"""The scratch folder: run folders named for their worker, and the flags of workers that leave.
+
+SIGTERM reaches Celery's main process, which then waits for its running tasks; they run in a child
+of it and would not hear. So a flag, a file named for the main process, tells them.
+"""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+
+def new_run_folder(scratch: Path, job_id: str) -> Path:
+    """Return a fresh private folder for one attempt, in a process of the worker's pool."""
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return Path(tempfile.mkdtemp(prefix=f"run-{os.getppid()}-{job_id}-", dir=scratch))
+
+
+def clean(scratch: Path) -> None:
+    """Remove, in a main process, what workers that are gone left behind."""
+    for path in scratch.glob("run-*"):
+        if not _is_alive(int(path.name.split("-")[1])):
+            shutil.rmtree(path, ignore_errors=True)
+    _flag(scratch, os.getpid()).unlink(missing_ok=True)
+
+
+def raise_drain_flag(scratch: Path) -> None:
+    """Tell the pool of this main process that the worker is leaving."""
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _flag(scratch, os.getpid()).touch()
+
+
+def is_draining(scratch: Path) -> bool:
+    """Tell, in a process of the pool, whether the worker is leaving."""
+    return _flag(scratch, os.getppid()).exists()
+
+
+def _is_alive(pid: int) -> bool:
+    # This process may have the number of one that is gone; its own runs have not begun.
+    return pid != os.getpid() and Path(f"/proc/{pid}").exists()
+
+
+def _flag(scratch: Path, pid: int) -> Path:
+    return scratch / f"drain-{pid}"
