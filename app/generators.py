@@ -85,7 +85,7 @@ def add_checkpoint(
     """
     jobs.fence(session, claim)
     values = {"images_seen": images_seen, "prefix": key_prefix}
-    checkpoint_id = session.scalar(
+    checkpoint_id: str | None = session.scalar(
         insert(Checkpoint)
         .values(id=new_id(Prefix.CHECKPOINT), generator_id=claim.resource_id, step=step, **values)
         .on_conflict_do_update(index_elements=["generator_id", "step"], set_=values)

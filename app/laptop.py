@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from app import api_keys
 from app.database import Database
@@ -77,35 +78,34 @@ def services(home: Home, variables: Mapping[str, str], port: int) -> list[Servic
     """Return the processes of the application, in the order of their start."""
     python = (sys.executable, "-m")
     worker = (*python, "worker", "worker", "--loglevel", "WARNING", "--without-gossip")
+    quiet = ("--without-mingle",)  # there is nobody to ask
     api = (
         *(*python, "uvicorn", "app.main:create_app", "--factory", "--no-access-log"),
         *("--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"),
     )
+    cpu = (*worker, *quiet, "-n", "cpu@%h", "-c", "2", "-Q", "cpu.ingest,cpu.report,housekeeping")
+    gpu = (*worker, *quiet, "-n", "gpu@%h", "-c", "1", "-Q", "gpu.train,gpu.generate")
+    beat = (*python, "worker", "beat", "-s", str(home.path / "beat"), "--pidfile=")
+    scratch = home.path / "scratch"
     return [
         Service("migrate", (*python, "app.cli", "migrate"), variables, is_one_shot=True),
         Service("api", api, variables, ready=_answers(f"http://127.0.0.1:{port}/readyz")),
-        Service(
-            "worker-cpu",
-            (*worker, "-n", "cpu@%h", "-c", "2", "-Q", "cpu.ingest,cpu.report,housekeeping"),
-            variables,
-        ),
-        Service(
-            "worker-gpu",
-            (*worker, "-n", "gpu@%h", "-c", "1", "-Q", "gpu.train,gpu.generate"),
-            variables,
-        ),
-        Service(
-            "scheduler",
-            (*python, "worker", "beat", "-s", str(home.path / "beat"), "--pidfile="),
-            variables,
-        ),
+        Service("worker-cpu", cpu, variables, ready=_has_started(scratch / "ready-cpu")),
+        Service("worker-gpu", gpu, variables, ready=_has_started(scratch / "ready-gpu")),
+        Service("scheduler", beat, variables, ready=_has_started(scratch / "ready-beat")),
     ]
+
+
+def _has_started(sign: Path) -> Callable[[], bool]:
+    """Return a check for the file that a worker leaves when it takes tasks."""
+    sign.unlink(missing_ok=True)
+    return sign.exists
 
 
 def _answers(url: str) -> Callable[[], bool]:
     def check() -> bool:
         try:
-            with urllib.request.urlopen(url, timeout=5) as response:
+            with urllib.request.urlopen(url, timeout=5) as response:  # noqa: S310 - our own http
                 return bool(response.status == 200)  # noqa: PLR2004 - HTTP's OK
         except (urllib.error.URLError, OSError):
             return False

@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_shutting_down
+from celery.signals import beat_init, setup_logging, worker_init, worker_ready, worker_shutting_down
 
 from app.parts import Parts, make_parts
 from app.queue import Task, make_celery
@@ -59,6 +59,8 @@ def make_worker(values: Settings) -> Celery:
         celery.task(name=task.value)(run_beat)
     setup_logging.connect(_configure_logging, weak=False)
     worker_init.connect(_clean_scratch, weak=False)
+    worker_ready.connect(_note_ready, weak=False)
+    beat_init.connect(_note_ready, weak=False)
     worker_shutting_down.connect(_raise_drain_flag, weak=False)
     return celery
 
@@ -75,6 +77,12 @@ def _configure_logging(**_signal: object) -> None:
 
 def _clean_scratch(**_signal: object) -> None:
     scratch.clean(settings().scratch)
+
+
+def _note_ready(sender: Any, **_signal: object) -> None:
+    """Tell whoever started this process that it takes tasks."""
+    name = str(getattr(sender, "hostname", "beat")).partition("@")[0]
+    scratch.note_ready(settings().scratch, name)
 
 
 def _raise_drain_flag(**_signal: object) -> None:

@@ -24,6 +24,12 @@ def clean(scratch: Path) -> None:
     _flag(scratch, os.getpid()).unlink(missing_ok=True)
 
 
+def note_ready(scratch: Path, name: str) -> None:
+    """Leave a file that says that the worker, or beat, called `name` has started."""
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (scratch / f"ready-{name}").write_text(str(os.getpid()))
+
+
 def raise_drain_flag(scratch: Path) -> None:
     """Tell the pool of this main process that the worker is leaving."""
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from app.embedded.ports import GRPC_OFFSET, ports_of
 from app.embedded.processes import Child, Command, running, wheel_program
 
 BUCKET = "gliaforge"
-_LISTENERS = ("s3", "master", "volume", "filer", "admin")
+LISTENERS = ("s3", "master", "volume", "filer", "admin")
 _START_TIMEOUT_S = 60.0
 _READY = "All enabled components are running"
 """It says so once the bucket is made; its ports open before that."""
@@ -43,7 +43,7 @@ def run_seaweedfs(home: Home, environment: Mapping[str, str]) -> Iterator[Seawee
     Raises:
         PartFailedError: if it does not start, or answers somebody without a key.
     """
-    ports = ports_of(home, "seaweedfs", _LISTENERS)
+    ports = ports_of(home, "seaweedfs", LISTENERS)
     folder = home.path / "seaweedfs"
     (folder / "data").mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.chmod(0o700)
@@ -81,6 +81,9 @@ def _options(ports: Mapping[str, int]) -> list[str]:
         "s3.autoCreateBucket": "false",
         "volume.preStopSeconds": "0",  # nobody else routes requests here
         "master.telemetry": "false",
+        # As in `weed master`. A master that resumes is not its own leader for some milliseconds,
+        # and a volume server that asks in these waits for five seconds.
+        "master.resumeState": "false",
         "webdav": "false",
         "admin.ui": "false",
     }

@@ -86,11 +86,16 @@ METRICS = {
 
 
 def gamma_matrix(gamma: float) -> Floats:
-    """Return the (256, 256) matrix that takes a histogram row to that of 255 (v/255)^gamma."""
-    levels = np.rint(255 * (np.arange(LEVELS) / 255) ** gamma).astype(np.int64)
-    matrix = np.zeros((LEVELS, LEVELS))
-    matrix[np.arange(LEVELS), levels] = 1
-    return matrix
+    """Return the (256, 256) matrix that takes a histogram row to that of 255 (v/255)^gamma.
+
+    A level is taken as a bin of width 1 that is stretched or squeezed as a whole. Mapping whole
+    levels instead would leave a comb of empty ones, a second fault that no generator has.
+    """
+    edges = LEVELS * (np.arange(LEVELS + 1) / LEVELS) ** gamma
+    low, high = edges[:-1, None], edges[1:, None]
+    levels = np.arange(LEVELS)
+    inside = np.clip(np.minimum(high, levels + 1) - np.maximum(low, levels), 0, None)
+    return np.asarray(inside / (high - low))
 
 
 @dataclass(frozen=True)
@@ -119,18 +124,18 @@ def resample(images: ImageSet, n: int, draws: int, rng: np.random.Generator) -> 
     _, inverse = np.unique(images.groups, return_inverse=True)
     members = [np.flatnonzero(inverse == group) for group in range(inverse.max() + 1)]
     sizes = np.array([len(member) for member in members])
+    # More groups than n images can need, except when the small ones are drawn again and again.
+    enough = 16 + 2 * int(n / sizes.mean())
     counts = np.zeros((draws, len(images)), dtype=np.float32)
     for row in counts:
-        missing = n
-        while missing > 0:
-            # Enough groups of the mean size at a time, rather than one by one.
-            picked = rng.integers(len(members), size=1 + int(missing / sizes.mean()))
-            for group in picked:
-                part = members[group]
-                if len(part) > missing:
-                    part = rng.permutation(part)[:missing]
-                np.add.at(row, part, 1)
-                missing -= len(part)
+        picked = rng.integers(len(members), size=enough)
+        while sizes[picked].sum() < n:
+            picked = np.concatenate([picked, rng.integers(len(members), size=enough)])
+        ends = np.cumsum(sizes[picked])
+        last = int(np.searchsorted(ends, n))
+        row += np.bincount(picked[:last], minlength=len(members))[inverse]
+        missing = n - (int(ends[last - 1]) if last else 0)
+        row[rng.permutation(members[picked[last]])[:missing]] += 1
     return np.asarray(counts @ images.histograms, dtype=np.float64) / n
 
 

@@ -46,12 +46,16 @@ with (
     with run_services(home, servers, [service], print) as stack:
         stack.wait(1)
         home.write_connection(servers.database_url, "key")
-        print("READY", flush=True)
         try:
+            print("READY", flush=True)
             stack.wait()
         except KeyboardInterrupt:
             print("INTERRUPTED", flush=True)
 """
+
+
+def _silent(_message: str) -> None:
+    """Say nothing."""
 
 
 @pytest.fixture
@@ -84,13 +88,6 @@ def _alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     ]
 
 
-def _wait_until_dead(processes: list[psutil.Process], timeout_s: float) -> list[psutil.Process]:
-    deadline_s = time.monotonic() + timeout_s
-    while (alive := _alive(processes)) and time.monotonic() < deadline_s:
-        time.sleep(0.02)
-    return alive
-
-
 def test_kill_of_up_leaves_nothing_and_the_next_starts_at_once(tmp_path: Path) -> None:
     up, started = _up(tmp_path / "home")
     assert len(started) > 10  # the backends of PostgreSQL, the worker's training, ...
@@ -104,30 +101,32 @@ def test_kill_of_up_leaves_nothing_and_the_next_starts_at_once(tmp_path: Path) -
         up.communicate()
         with Home(tmp_path / "home") as home:
             assert _alive(started) == []
-            with start_servers(home, base_environment(), str) as servers:
+            with start_servers(home, base_environment(), _silent) as servers:
                 assert servers.database_url == connection.url
         busy.close()
 
 
-def test_kill_of_up_and_its_reaper_leaves_no_server(tmp_path: Path) -> None:
+def test_kill_of_up_and_its_reaper_leaves_no_direct_child(tmp_path: Path) -> None:
     up, started = _up(tmp_path / "home")
-    reaper = [process for process in started if "reaper.py" in " ".join(process.cmdline())]
-    for process in (*reaper, psutil.Process(up.pid)):
-        process.kill()
+    direct = psutil.Process(up.pid).children()
+    for process in started:
+        if "reaper.py" in " ".join(process.cmdline()):
+            process.kill()
+    up.kill()
     up.communicate()
-    alive = _wait_until_dead(started, 5)
-    assert [
-        " ".join(process.cmdline()) for process in alive if "SIG_IGN" not in str(process.cmdline())
-    ] == []
-    assert len(alive) == 1  # the training; the next start ends it
-    with Home(tmp_path / "home") as home, start_servers(home, base_environment(), str):
+    deadline_s = time.monotonic() + 5
+    while _alive(direct) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert _alive(direct) == []
+    # The training is a grandchild; the next start ends it.
+    assert _alive(started) != []
+    with Home(tmp_path / "home") as home, start_servers(home, base_environment(), _silent):
         assert _alive(started) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_signal_stops_everything_in_order(tmp_path: Path, number: signal.Signals) -> None:
+def test_sigterm_stops_everything_in_order(tmp_path: Path) -> None:
     up, started = _up(tmp_path / "home")
-    up.send_signal(number)
+    up.terminate()
     output, _ = up.communicate(timeout=30)
     assert output == "INTERRUPTED\nstopping worker\n"
     assert up.returncode == 0
@@ -161,7 +160,7 @@ def test_failing_one_shot_is_named_with_its_last_lines(home: Home) -> None:
         pytest.raises(
             PartFailedError, match=r"migrate ended with status 1; .*\n +no such revision"
         ),
-        run_services(home, _NO_SERVERS, [service], str),
+        run_services(home, _NO_SERVERS, [service], _silent),
     ):
         pytest.fail("it started")
 
@@ -170,7 +169,7 @@ def test_missing_program_is_named(home: Home) -> None:
     service = Service("api", ["/no/such/program"], base_environment(), ready=lambda: False)
     with (
         pytest.raises(PartFailedError, match=r"(?s)^api ended .*/no/such/program: No such file"),
-        run_services(home, _NO_SERVERS, [service], str),
+        run_services(home, _NO_SERVERS, [service], _silent),
     ):
         pytest.fail("it started")
 
@@ -180,7 +179,7 @@ def test_service_that_is_never_ready_is_named(home: Home) -> None:
     service = Service("api", argv, {}, lambda: False, ready_timeout_s=0.5)
     with (
         pytest.raises(PartFailedError, match=r"api was not ready after 0.5 s; .*\n +thinking"),
-        run_services(home, _NO_SERVERS, [service], str),
+        run_services(home, _NO_SERVERS, [service], _silent),
     ):
         pytest.fail("it started")
 
@@ -193,9 +192,11 @@ def test_service_that_ends_is_started_again(home: Home, tmp_path: Path) -> None:
     messages: list[str] = []
     restarts = Restarts(limit=2, first_delay_s=0.05)
     service = _python("worker", code)
-    with run_services(home, _NO_SERVERS, [service], messages.append, restarts) as stack:
-        with pytest.raises(PartFailedError, match="worker ended with status 3, after 2 restarts"):
-            stack.wait(20)
+    with (
+        pytest.raises(PartFailedError, match="worker ended with status 3, after 2 restarts"),
+        run_services(home, _NO_SERVERS, [service], messages.append, restarts) as stack,
+    ):
+        stack.wait(20)
     assert starts.read_text() == "xxx"
     assert [line.rpartition(" in ")[2] for line in messages if "again" in line] == [
         "0.05 s",
@@ -206,7 +207,7 @@ def test_service_that_ends_is_started_again(home: Home, tmp_path: Path) -> None:
 def test_restart_ends_what_the_service_had_started(home: Home) -> None:
     code = "import subprocess; p = subprocess.Popen(['sleep', '600']); print(p.pid, flush=True)"
     restarts = Restarts(limit=1, first_delay_s=60)
-    with run_services(home, _NO_SERVERS, [_python("worker", code)], str, restarts) as stack:
+    with run_services(home, _NO_SERVERS, [_python("worker", code)], _silent, restarts) as stack:
         stack.wait(1)
         pid = int((home.logs / "worker.log").read_text())
         assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
@@ -214,18 +215,18 @@ def test_restart_ends_what_the_service_had_started(home: Home) -> None:
 
 def test_server_that_ends_stops_the_stack(home: Home) -> None:
     with (
-        pytest.raises(PartFailedError, match="valkey was ended by SIGKILL"),
-        start_servers(home, base_environment(), str) as servers,
-        run_services(home, servers, [], str) as stack,
+        start_servers(home, base_environment(), _silent) as servers,
+        run_services(home, servers, [], _silent) as stack,
     ):
         os.kill(servers.children[1].pid, signal.SIGKILL)
-        stack.wait(10)
+        with pytest.raises(PartFailedError, match="valkey was ended by SIGKILL"):
+            stack.wait(10)
     assert not any(child.is_running for child in servers.children)
 
 
 def test_service_that_does_not_listen_is_killed_after_its_grace(home: Home) -> None:
-    code = "import signal, time; signal.signal(15, signal.SIG_IGN); print('deaf', flush=True); time.sleep(60)"
-    with run_services(home, _NO_SERVERS, [_python("worker", code)], str) as stack:
+    code = "import signal, time; signal.signal(15, signal.SIG_IGN); time.sleep(60)"
+    with run_services(home, _NO_SERVERS, [_python("worker", code)], _silent) as stack:
         stack.wait(0.5)
         started_s = time.monotonic()
     assert 0.5 <= time.monotonic() - started_s < 2
@@ -236,7 +237,7 @@ def test_thread_must_not_start_children(home: Home) -> None:
 
     def attempt() -> None:
         try:
-            with run_services(home, _NO_SERVERS, [_python("api", "")], str):
+            with run_services(home, _NO_SERVERS, [_python("api", "")], _silent):
                 pass
         except RuntimeError as error:
             errors.append(error)
@@ -250,10 +251,10 @@ def test_thread_must_not_start_children(home: Home) -> None:
 def test_child_sees_only_what_it_was_given(home: Home) -> None:
     service = Service(
         "api",
-        [sys.executable, "-I", "-c", "import os; print(sorted(os.environ))"],
+        [sys.executable, "-I", "-c", "import os; print(*os.environ)"],
         {"A": "1"},
         is_one_shot=True,
     )
-    with run_services(home, _NO_SERVERS, [service], str):
+    with run_services(home, _NO_SERVERS, [service], _silent):
         text = (home.logs / "api.log").read_text()
-    assert set(eval(text)) - {"LC_CTYPE"} == {"A", "GLIAFORGE_STACK"}
+    assert set(text.split()) - {"LC_CTYPE"} == {"A", "GLIAFORGE_STACK"}

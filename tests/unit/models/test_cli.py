@@ -12,7 +12,7 @@ import torch
 
 from models.cli import main
 from models.config import TrainingConfig
-from models.progress import Stopped
+from models.progress import Progress, Stopped
 from models.run_folder import SampleSpec, TrainSpec, UserError
 
 TINY = TrainingConfig(
@@ -113,6 +113,40 @@ def test_a_stop_keeps_its_detail(run_dir: Path, monkeypatch: pytest.MonkeyPatch)
 def test_an_interrupt_from_the_terminal_is_ignored(run_dir: Path) -> None:
     main(["train", str(run_dir)])
     assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+
+
+def test_a_termination_is_seen_by_the_loop(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(_run_dir: Path, _spec: TrainSpec, progress: Progress) -> None:
+        assert not progress.should_stop()
+        signal.raise_signal(signal.SIGTERM)
+        assert progress.should_stop()
+        raise Stopped
+
+    monkeypatch.setattr("models.training.train", train)
+    assert main(["train", str(run_dir)]) == 0
+    assert result(run_dir)["outcome"] == "stopped"
+
+
+@pytest.mark.parametrize(
+    ("kind", "module", "detail"),
+    [
+        ("ingest", "models.data.ingest", {"image_count": 3}),
+        ("report", "models.evaluation.suite", {}),
+    ],
+)
+def test_each_kind_calls_its_module(
+    kind: str,
+    module: str,
+    detail: dict[str, int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    summary = SimpleNamespace(model_dump=lambda **_: detail)
+    fake = SimpleNamespace(ingest=lambda *_: summary, report=lambda *_: detail)
+    monkeypatch.setitem(sys.modules, module, fake)
+    (tmp_path / "spec.json").write_text("{}")
+    assert main([kind, str(tmp_path)]) == 0
+    assert result(tmp_path) == {"outcome": "finished", "error": None, "detail": detail}
 
 
 @pytest.mark.parametrize("kind", ["ingest", "report"])

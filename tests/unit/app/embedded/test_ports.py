@@ -31,7 +31,7 @@ def test_forgotten_ports_are_chosen_anew(home: Home, monkeypatch: pytest.MonkeyP
 
 def test_ports_are_below_those_of_outgoing_connections(home: Home) -> None:
     chosen = ports_of(home, "seaweedfs", [str(number) for number in range(200)])
-    assert all(1024 < port and port + ports.GRPC_OFFSET < 32768 for port in chosen.values())
+    assert all(port > 1024 and port + ports.GRPC_OFFSET < 32768 for port in chosen.values())
 
 
 @pytest.mark.parametrize("taken", [13000, 23000])

@@ -1,0 +1,67 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help
+help: ## Show this list.
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[worker,embedded,demo,dev]'
+	touch $@
+
+.PHONY: setup
+setup: $(INSTALLED) ## Create the environment in .venv.
+
+.PHONY: demo
+demo: $(INSTALLED) ## Walk the main job on a phantom dataset: upload, train, sample, report.
+	$(BIN)/gliaforge demo
+
+.PHONY: up
+up: $(INSTALLED) ## Run the service until Ctrl-C.
+	$(BIN)/gliaforge up
+
+.PHONY: test
+test: $(INSTALLED) ## Run unit, integration and end-to-end tests against real servers.
+	$(BIN)/pytest
+
+.PHONY: test-slow
+test-slow: $(INSTALLED) ## Run the tests that take minutes: the fuzz run and whole trainings.
+	$(BIN)/pytest -m slow
+
+.PHONY: coverage
+coverage: $(INSTALLED) ## Run the tests and show which branches they take.
+	$(BIN)/pytest --cov --cov-report=term-missing:skip-covered
+
+.PHONY: check
+check: lint types imports ## Run lint, types and import contracts.
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check style and formatting.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+.PHONY: types
+types: $(INSTALLED) ## Check types, strictly.
+	$(BIN)/mypy
+
+.PHONY: imports
+imports: $(INSTALLED) ## Check that arrows point down.
+	$(BIN)/lint-imports
+
+.PHONY: format
+format: $(INSTALLED) ## Format the code.
+	$(BIN)/ruff check --fix --select I
+	$(BIN)/ruff format
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure upload, ingest and sampling, each beside its limit.
+	$(BIN)/python -m benchmarks
+
+.PHONY: openapi
+openapi: $(INSTALLED) ## Write the OpenAPI snapshot that a test compares.
+	$(BIN)/python -m tests.architecture.snapshot

@@ -1,0 +1,209 @@
+import io
+import json
+import os
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydantic import JsonValue
+from safetensors.numpy import load_file
+
+from models.data import decoders, ingest as module
+from models.data.decoders import DEADLY, Decoders
+from models.data.decoding import Decoded, DecodeConfig
+from models.data.ingest import ingest
+from models.progress import Silent, Stopped
+from models.run_folder import FileVerdict, IngestSpec, IngestSummary, UserError
+
+
+def png(seed: int, size: int = 64) -> bytes:
+    """A smooth random picture; each seed has its own."""
+    cells = np.random.default_rng(seed).integers(0, 256, (6, 6), dtype=np.uint8)
+    data = io.BytesIO()
+    Image.fromarray(cells).resize((size, size), Image.Resampling.BICUBIC).save(data, "PNG")
+    return data.getvalue()
+
+
+DATASET = {f"{label}/{k}.png": png(100 * i + k) for i, label in enumerate("ab") for k in range(12)}
+
+
+def write_zip(run_dir: Path, files: Mapping[str, bytes]) -> None:
+    run_dir.mkdir(exist_ok=True)
+    with zipfile.ZipFile(run_dir / "content", "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+
+
+def verdicts(run_dir: Path) -> list[FileVerdict]:
+    lines = (run_dir / "outputs" / "files.jsonl").read_text().splitlines()
+    return [FileVerdict.model_validate_json(line) for line in lines]
+
+
+@pytest.fixture(scope="module")
+def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, IngestSummary]:
+    """One ingest of good, bad and repeated files."""
+    run_dir = tmp_path_factory.mktemp("mixed")
+    files = {
+        **DATASET,
+        "a/again.png": DATASET["a/0.png"],
+        "a/notes.txt": b"not a picture",
+        "root.png": png(900),
+        " a /spaced.png": png(901, 256),
+        "$bad/x.png": png(902),
+        "../x.png": png(903),
+        "a/nested.zip": b"PK\x03\x04" + bytes(50),
+        "a/empty.png": b"",
+    }
+    write_zip(run_dir, files)
+    return run_dir, ingest(run_dir, IngestSpec(), Silent())
+
+
+def test_every_file_gets_one_verdict_in_order(mixed: tuple[Path, IngestSummary]) -> None:
+    found = verdicts(mixed[0])
+    assert [v.index for v in found] == list(range(32))
+    assert [v.verdict for v in found[24:]] == [
+        "duplicate",
+        "rejected",
+        "accepted",
+        "accepted",
+        *["rejected"] * 4,
+    ]
+    assert [v.reason for v in found[24:]] == [
+        "same pixels as file 0",
+        "not an image (PNG, JPEG, TIFF, BMP or WebP)",
+        None,
+        None,
+        "the name of its folder cannot be a label",
+        "path leaves the archive",
+        "not an image (PNG, JPEG, TIFF, BMP or WebP)",
+        "not an image (PNG, JPEG, TIFF, BMP or WebP)",
+    ]
+    assert [v.label for v in found[26:28]] == ["unlabelled", "a"]
+
+
+def test_summary_counts_add_up(mixed: tuple[Path, IngestSummary]) -> None:
+    summary = mixed[1]
+    counts = (summary.image_count, summary.duplicate_count, summary.rejected_count)
+    assert counts == (26, 1, 5)
+    assert summary.labels == {"a": 13, "b": 12, "unlabelled": 1}
+    assert summary.packs == {"64": 26, "128": 26, "256": 1}
+    assert sum(sum(labels.values()) for labels in summary.splits.values()) == 26
+
+
+def test_pack_rows_match_the_verdicts(mixed: tuple[Path, IngestSummary]) -> None:
+    run_dir, summary = mixed
+    tensors = load_file(run_dir / "outputs" / "packed-64.safetensors")
+    names = sorted(summary.labels)
+    for verdict in verdicts(run_dir):
+        if verdict.rows is None:
+            continue
+        row = verdict.rows["64"]
+        assert names[tensors["labels"][row]] == verdict.label
+        assert tensors["groups"][row] == verdict.group
+        assert ("train", "validation", "holdout")[tensors["splits"][row]] == verdict.split
+        if verdict.name in DATASET:
+            image = np.asarray(Image.open(io.BytesIO(DATASET[verdict.name])))
+            assert (tensors["images"][row, 0] == image).all()
+
+
+def test_groups_never_straddle_splits(mixed: tuple[Path, IngestSummary]) -> None:
+    pairs = {(v.group, v.split) for v in verdicts(mixed[0]) if v.verdict == "accepted"}
+    assert len(pairs) == mixed[1].group_count
+
+
+def test_digest_and_splits_ignore_order_and_archive_format(tmp_path: Path) -> None:
+    write_zip(tmp_path / "zip", DATASET)
+    (tmp_path / "tar").mkdir()
+    with tarfile.open(tmp_path / "tar" / "content", "w:gz") as archive:
+        for name in sorted(DATASET, reverse=True):
+            info = tarfile.TarInfo(f"./data/{name}")
+            info.size = len(DATASET[name])
+            archive.addfile(info, io.BytesIO(DATASET[name]))
+    runs = [tmp_path / "zip", tmp_path / "tar"]
+    first, second = (ingest(run, IngestSpec(), Silent()) for run in runs)
+    assert first == second
+    of_zip, of_tar = ({v.sha256: v.split for v in verdicts(run)} for run in runs)
+    assert of_zip == of_tar
+
+
+def test_nothing_usable_says_what_to_do(tmp_path: Path) -> None:
+    write_zip(tmp_path, {"a/x.txt": b"text", "a/.DS_Store": b"x", "b/y.txt": b"text"})
+    with pytest.raises(UserError, match="0 of 3 files could be used: 2 not an image") as caught:
+        ingest(tmp_path, IngestSpec(), Silent())
+    assert caught.value.code == "no_usable_images"
+
+
+def test_too_many_labels_are_counted(tmp_path: Path) -> None:
+    write_zip(tmp_path, {f"c{k}/x.png": png(k) for k in range(5)})
+    spec = IngestSpec.model_validate({"config": {"max_labels": 3}})
+    with pytest.raises(UserError, match="found 5 class folders") as caught:
+        ingest(tmp_path, spec, Silent())
+    assert caught.value.code == "too_many_labels"
+
+
+def test_progress_reaches_the_end_and_stop_is_obeyed(tmp_path: Path) -> None:
+    class Watch(Silent):
+        events: list[Mapping[str, JsonValue]] = []  # noqa: RUF012 - one watcher a test
+        is_stopping = False
+
+        def event(self, kind: str, data: Mapping[str, JsonValue]) -> None:
+            self.events.append(data)
+
+        def should_stop(self) -> bool:
+            return self.is_stopping
+
+    watch = Watch()
+    write_zip(tmp_path, {"a/x.png": png(1), "a/y.png": png(2)})
+    ingest(tmp_path, IngestSpec(), watch)
+    assert watch.events[-1]["step"] == 2
+    assert set(watch.events[0]) == {"fraction", "step", "total_steps", "message"}
+    watch.is_stopping = True
+    with pytest.raises(Stopped):
+        ingest(tmp_path, IngestSpec(), watch)
+
+
+def die_of(data: bytes, config: DecodeConfig) -> Decoded | str:
+    """Stand in for a decoder with a fatal fault: the word kills the process."""
+    if data == b"deadly":
+        os._exit(1)
+    return data.decode()
+
+
+def die_of_batch(files: list[bytes], config: DecodeConfig) -> list[Decoded | str]:
+    return [die_of(data, config) for data in files]
+
+
+def test_a_child_that_dies_costs_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoders, "_decode_batch", die_of_batch)
+    monkeypatch.setattr(decoders, "_start_child", int)
+    monkeypatch.setattr(decoders, "BATCH_FILES", 2)
+    config = DecodeConfig(1, 1, (64,))
+    files = [(k, b"deadly" if k == 3 else b"fine") for k in range(8)]
+    pool: Decoders[int]
+    with Decoders(config, 1) as pool:
+        outcomes = dict(pool.run([*files, (8, None)]))
+    assert outcomes == {**dict.fromkeys(range(8), "fine"), 3: DEADLY, 8: None}
+
+
+@pytest.mark.parametrize(
+    ("folder", "label"),
+    [
+        (None, "unlabelled"),
+        ("Glioma grade 2 (T1+C)", "Glioma grade 2 (T1+C)"),
+        (" me\u0301ningiome ", "m\u00e9ningiome"),
+        ("x" * 65, None),
+        ("a<b>", None),
+        ("=cmd()", None),
+        ("", None),
+    ],
+)
+def test_labels_are_names_of_folders(folder: str | None, label: str | None) -> None:
+    assert module._label(folder) == label
+
+
+def test_result_is_plain_json(mixed: tuple[Path, IngestSummary]) -> None:
+    assert json.loads(mixed[1].model_dump_json())["digest"] == mixed[1].digest
