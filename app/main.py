@@ -13,20 +13,29 @@ from app.api import problems
 from app.api.middleware import RequestContext
 from app.api.routers import api_keys, datasets, generators, health, jobs, reports, samples
 from app.parts import make_parts
-from app.settings import settings
+from app.settings import Settings, settings
 from app.telemetry import configure_logging
 
 MAX_BODY_BYTES = 1 << 20
 """Of every route but the uploads, which stream and count for themselves."""
 
 
-def create_app() -> FastAPI:
-    """Return the application; parts are made when it starts, from the environment."""
+def create_app(values: Settings | None = None) -> FastAPI:
+    """Return the application; it makes its parts, from `values` or the environment, at start."""
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        known = values or settings()
+        configure_logging(known.log_level, "api")
+        app.state.parts = make_parts(known)
+        yield
+        app.state.parts.close()
+
     app = FastAPI(
         title="Gliaforge",
         summary="Synthetic brain-tumour MRI from your own images, and honest numbers about them",
         version=version("gliaforge"),
-        lifespan=_lifespan,
+        lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
@@ -46,16 +55,6 @@ def create_app() -> FastAPI:
         app.include_router(router, max_body_size=MAX_BODY_BYTES)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
-
-
-@asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    values = settings()
-    configure_logging(values.log_level, "api")
-    parts = make_parts(values)
-    app.state.parts = parts
-    yield
-    parts.close()
 
 
 def _operation_id(route: APIRoute) -> str:

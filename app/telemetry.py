@@ -35,6 +35,7 @@ def configure_logging(level: str, process: str) -> None:
     root.setLevel(level)
     # Request lines come from our middleware, with the request's id; boto3 logs headers at DEBUG.
     for noisy in (
+        "celery.beat",
         "uvicorn.access",
         "botocore",
         "boto3",

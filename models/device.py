@@ -1,5 +1,7 @@
 """Choose the device of a run and set torch up for it."""
 
+import ctypes
+
 import torch
 
 from models.run_folder import UserError
@@ -17,6 +19,7 @@ def choose(name: str, threads: int) -> torch.device:
     if name not in {"auto", "cpu", "cuda"}:
         raise ValueError(f"device must be auto, cpu or cuda, not {name!r}")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        _keep_freed_memory()
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise UserError("no_cuda", "device is cuda, but this machine has no CUDA device: use auto")
@@ -36,3 +39,17 @@ def demand_repeatable_kernels() -> None:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc's allocator to reuse the buffers of one forward pass for the next.
+
+    It gives them back to the kernel otherwise, and the page faults on getting them again cost a
+    fifth of sampling and a twentieth of training. Another C library is left as it is.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is None:
+        return
+    trim_threshold, mmap_threshold, arena_max = -1, -3, -8  # From malloc.h.
+    for option, value in ((trim_threshold, 2**30), (mmap_threshold, 2**25), (arena_max, 1)):
+        set_option(option, value)

@@ -60,7 +60,7 @@ def make_worker(values: Settings) -> Celery:
     setup_logging.connect(_configure_logging, weak=False)
     worker_init.connect(_clean_scratch, weak=False)
     worker_ready.connect(_note_ready, weak=False)
-    beat_init.connect(_note_ready, weak=False)
+    beat_init.connect(_note_beat_ready, weak=False)
     worker_shutting_down.connect(_raise_drain_flag, weak=False)
     return celery
 
@@ -80,9 +80,12 @@ def _clean_scratch(**_signal: object) -> None:
 
 
 def _note_ready(sender: Any, **_signal: object) -> None:
-    """Tell whoever started this process that it takes tasks."""
-    name = str(getattr(sender, "hostname", "beat")).partition("@")[0]
-    scratch.note_ready(settings().scratch, name)
+    """Tell whoever started this worker that it takes tasks."""
+    scratch.note_ready(settings().scratch, sender.hostname.partition("@")[0])
+
+
+def _note_beat_ready(**_signal: object) -> None:
+    scratch.note_ready(settings().scratch, "beat")
 
 
 def _raise_drain_flag(**_signal: object) -> None:

@@ -46,8 +46,7 @@ def ingest(run_dir: Path, spec: IngestSpec, progress: Progress) -> IngestSummary
     decoding = DecodeConfig(config.max_pixels, config.min_side_px, config.sizes)
     partial = outputs / "files.partial"
     with ExitStack() as stack:
-        # Closing the reader first ends it before the pool whose input it is.
-        decoders: Decoders[_Ticket] = stack.enter_context(Decoders(decoding, workers))
+        decoders = stack.enter_context(Decoders[_Ticket](decoding, workers))
         packs = {
             size: stack.enter_context(closing(_pack(outputs, size, config)))
             for size in config.sizes

@@ -22,7 +22,7 @@ from scipy.special import expit  # type: ignore[import-untyped]
 
 CLASSES = ("ring_enhancing", "solid", "no_tumour")
 TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
-FIELD_OF_VIEW_MM = 240.0
+FIELD_OF_VIEW_MM = 256.0
 MARGIN_MM = 30
 EPOCH = (2026, 1, 1, 0, 0, 0)
 
@@ -108,7 +108,7 @@ def _plane_points(
     tilt = np.array([[1, 0, 0], [0, np.cos(a), -np.sin(a)], [0, np.sin(a), np.cos(a)]])
     roll = np.array([[np.cos(b), 0, np.sin(b)], [0, 1, 0], [-np.sin(b), 0, np.cos(b)]])
     turn = np.array([[np.cos(c), -np.sin(c), 0], [np.sin(c), np.cos(c), 0], [0, 0, 1]])
-    matrix = tilt @ roll @ turn @ np.diag(1 / rng.normal(1.0, 0.06, 3))
+    matrix = tilt @ roll @ turn @ np.diag(1 / rng.normal(1.0, 0.05, 3))
     moved = np.tensordot(matrix, grid - rng.normal(0, 4, 3)[:, None, None, None] * [[[[1]]]], 1)
     return (moved + head.centre_mm[:, None, None, None]).astype(np.float32)
 

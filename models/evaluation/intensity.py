@@ -127,15 +127,15 @@ def resample(images: ImageSet, n: int, draws: int, rng: np.random.Generator) -> 
     # More groups than n images can need, except when the small ones are drawn again and again.
     enough = 16 + 2 * int(n / sizes.mean())
     counts = np.zeros((draws, len(images)), dtype=np.float32)
-    for row in counts:
+    for draw in range(draws):
         picked = rng.integers(len(members), size=enough)
         while sizes[picked].sum() < n:
             picked = np.concatenate([picked, rng.integers(len(members), size=enough)])
         ends = np.cumsum(sizes[picked])
         last = int(np.searchsorted(ends, n))
-        row += np.bincount(picked[:last], minlength=len(members))[inverse]
+        counts[draw] = np.bincount(picked[:last], minlength=len(members))[inverse]
         missing = n - (int(ends[last - 1]) if last else 0)
-        row[rng.permutation(members[picked[last]])[:missing]] += 1
+        counts[draw, rng.permutation(members[picked[last]])[:missing]] += 1
     return np.asarray(counts @ images.histograms, dtype=np.float64) / n
 
 

@@ -11,6 +11,11 @@ def test_auto_is_the_cpu_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch
     assert torch.get_num_threads() == 1
 
 
+def test_an_allocator_without_options_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ctypes.CDLL", lambda _name: object())
+    assert device.choose("cpu", 0).type == "cpu"
+
+
 @pytest.mark.parametrize("name", ["auto", "cuda"])
 def test_cuda_is_taken_where_it_exists(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -7,13 +7,14 @@ import zlib
 from pathlib import Path
 
 import pytest
+from typing_extensions import Buffer
 
 from models.config import IngestConfig
 from models.data.archive import BOMB, TORN, Entry, read_entries, sanitise
 from models.run_folder import UserError
 
 
-def read(path: Path, **limits: int | float) -> list[Entry]:
+def read(path: Path, **limits: float) -> list[Entry]:
     return list(read_entries(path, IngestConfig.model_validate(limits)))
 
 
@@ -183,8 +184,8 @@ def test_truncated_streamed_zip_keeps_what_was_whole(tmp_path: Path) -> None:
         def writable(self) -> bool:
             return True
 
-        def write(self, data: object) -> int:
-            self.data += bytes(data)  # type: ignore[call-overload] - a buffer
+        def write(self, data: Buffer) -> int:
+            self.data += bytes(data)
             return len(self.data)
 
     out = Unseekable()

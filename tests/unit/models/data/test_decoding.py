@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.data.decoding import (
-    Decoded,
     DecodeConfig,
+    Decoded,
     Rejection,
     decode,
     fingerprint,

@@ -12,9 +12,10 @@ from PIL import Image
 from pydantic import JsonValue
 from safetensors.numpy import load_file
 
-from models.data import decoders, ingest as module
+from models.data import decoders
+from models.data import ingest as module
 from models.data.decoders import DEADLY, Decoders
-from models.data.decoding import Decoded, DecodeConfig
+from models.data.decoding import DecodeConfig, Decoded
 from models.data.ingest import ingest
 from models.progress import Silent, Stopped
 from models.run_folder import FileVerdict, IngestSpec, IngestSummary, UserError
@@ -151,6 +152,7 @@ def test_progress_reaches_the_end_and_stop_is_obeyed(tmp_path: Path) -> None:
         is_stopping = False
 
         def event(self, kind: str, data: Mapping[str, JsonValue]) -> None:
+            assert kind == "progress"
             self.events.append(data)
 
         def should_stop(self) -> bool:
@@ -182,9 +184,10 @@ def test_a_child_that_dies_costs_one_file(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(decoders, "_start_child", int)
     monkeypatch.setattr(decoders, "BATCH_FILES", 2)
     config = DecodeConfig(1, 1, (64,))
-    files = [(k, b"deadly" if k == 3 else b"fine") for k in range(8)]
-    pool: Decoders[int]
-    with Decoders(config, 1) as pool:
+    files: list[tuple[int, bytes | None]] = [
+        (k, b"deadly" if k == 3 else b"fine") for k in range(8)
+    ]
+    with Decoders[int](config, 1) as pool:
         outcomes = dict(pool.run([*files, (8, None)]))
     assert outcomes == {**dict.fromkeys(range(8), "fine"), 3: DEADLY, 8: None}
 

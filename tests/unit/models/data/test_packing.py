@@ -1,5 +1,6 @@
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -7,6 +8,9 @@ from safetensors.numpy import load_file, save_file
 
 from models.data.packing import PackWriter, data_offset, open_pack
 from models.run_folder import UserError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
 NAMES = ["glioma", "ménin giome"]
@@ -47,7 +51,7 @@ def test_pack_maps_its_images(tmp_path: Path) -> None:
 
 def test_foreign_safetensors_open_too(tmp_path: Path) -> None:
     column = np.zeros(3, dtype=np.int64)
-    tensors = {
+    tensors: dict[str, NDArray[np.int64 | np.uint8]] = {
         "images": IMAGES[:, None],
         "labels": column,
         "groups": column,

@@ -1,0 +1,145 @@
+import io
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from models.data.packing import PackWriter
+from models.evaluation.figures import draw_intensity
+from models.evaluation.report import Light, ReportDocument
+from models.evaluation.suite import report
+from models.progress import Silent, Stopped
+from models.run_folder import ReportSpec, UserError
+
+SIDE = 32
+SPEC = ReportSpec.model_validate(
+    {
+        "packed": "packed",
+        "config": {
+            "draws": 40,
+            "min_holdout_images": 20,
+            "min_holdout_groups": 10,
+            "min_generated_images": 20,
+        },
+    }
+)
+
+
+def pictures(count: int, seed: int) -> NDArray[np.uint8]:
+    """Disks of varied size and brightness on a dark ground, (count, SIDE, SIDE)."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE, :SIDE] - SIDE / 2
+    radius = rng.uniform(9, 14, (count, 1, 1))
+    bright = rng.normal(130, 10, (count, 1, 1))
+    pixels = np.where(x**2 + y**2 < radius**2, bright, 6) + rng.normal(0, 8, (count, SIDE, SIDE))
+    return np.clip(pixels, 0, 255).astype(np.uint8)
+
+
+def write_pack(run_dir: Path, images: NDArray[np.uint8]) -> None:
+    writer = PackWriter(run_dir / "packed", SIDE, 2)
+    for image in images:
+        writer.append(image.tobytes())
+    n = len(images)
+    splits = [(0, 0, 2)[k % 3] for k in range(n)]
+    metadata = {"labels": '["a", "b"]', "size": str(SIDE), "digest": "digest"}
+    writer.seal([k // 3 % 2 for k in range(n)], list(range(n)), splits, metadata)
+
+
+def write_generated(run_dir: Path, images: NDArray[np.uint8]) -> None:
+    with zipfile.ZipFile(run_dir / "images.zip", "w") as archive:
+        archive.writestr("manifest.csv", "file")
+        for index, image in enumerate(images):
+            data = io.BytesIO()
+            Image.fromarray(image).save(data, "PNG")
+            archive.writestr(f"images/{'ab'[index % 2]}/{index:06d}.png", data.getvalue())
+
+
+def run(run_dir: Path, generated: NDArray[np.uint8]) -> ReportDocument:
+    write_pack(run_dir, pictures(240, 0))
+    write_generated(run_dir, generated)
+    report(run_dir, SPEC, Silent())
+    return ReportDocument.model_validate_json((run_dir / "outputs/report.json").read_text())
+
+
+def test_good_images_make_a_green_report(tmp_path: Path) -> None:
+    document = run(tmp_path, pictures(80, 1))
+    assert document.verdicts.integrity.verdict is Light.GREEN
+    assert document.verdicts.intensity.verdict is Light.GREEN
+    assert {m.label for m in document.metrics} == {None, "a", "b"}
+    assert len(document.metrics) == 18
+    assert document.uses.share.verdict is Light.GREY
+    assert document.uses.share.reason.startswith("needs the standard profile")
+    assert document.counts.generated == {"a": 40, "b": 40}
+    with Image.open(tmp_path / "outputs/plots/intensity.png") as figure:
+        assert figure.format == "PNG"
+
+
+def test_same_seed_gives_the_same_report(tmp_path: Path) -> None:
+    first = run(tmp_path, pictures(80, 1))
+    assert run(tmp_path, pictures(80, 1)) == first
+
+
+def test_gamma_makes_a_red_report(tmp_path: Path) -> None:
+    changed = np.rint(255 * (pictures(80, 1) / 255) ** 1.5).astype(np.uint8)
+    document = run(tmp_path, changed)
+    assert document.verdicts.intensity.verdict is Light.RED
+    assert document.uses.augment.verdict is Light.GREY
+
+
+def test_copies_make_every_use_red(tmp_path: Path) -> None:
+    document = run(tmp_path, np.concatenate([pictures(40, 1), pictures(240, 0)[:1]]))
+    assert document.verdicts.integrity.verdict is Light.RED
+    assert document.uses.demonstrate.verdict is Light.RED
+
+
+def test_few_images_make_a_grey_report(tmp_path: Path) -> None:
+    document = run(tmp_path, pictures(2, 1))
+    assert document.verdicts.intensity.verdict is Light.GREY
+    assert document.verdicts.intensity.reason.startswith("not enough data")
+
+
+def test_label_without_generated_images_is_named(tmp_path: Path) -> None:
+    document = run(tmp_path, pictures(1, 1))
+    assert any(limit.endswith(": b.") for limit in document.limits)
+
+
+def test_unreadable_images_are_counted_not_fatal(tmp_path: Path) -> None:
+    write_pack(tmp_path, pictures(240, 0))
+    write_generated(tmp_path, pictures(30, 1))
+    with zipfile.ZipFile(tmp_path / "images.zip", "a") as archive:
+        archive.writestr("images/a/x.png", b"junk")
+        archive.writestr("images/a/../y.png", b"junk")
+        data = io.BytesIO()
+        Image.new("L", (8, 8)).save(data, "PNG")
+        archive.writestr("images/a/small.png", data.getvalue())
+    report(tmp_path, SPEC, Silent())
+    document = json.loads((tmp_path / "outputs/report.json").read_text())
+    assert document["counts"]["generated_unusable"] == 2
+    assert document["verdicts"]["integrity"]["verdict"] == "red"
+
+
+def test_no_generated_image_is_the_user_s_error(tmp_path: Path) -> None:
+    write_pack(tmp_path, pictures(9, 0))
+    write_generated(tmp_path, pictures(0, 1))
+    with pytest.raises(UserError) as caught:
+        report(tmp_path, SPEC, Silent())
+    assert caught.value.code == "no_generated_images"
+
+
+def test_stop_is_obeyed(tmp_path: Path) -> None:
+    class Stopping(Silent):
+        def should_stop(self) -> bool:
+            return True
+
+    write_pack(tmp_path, pictures(9, 0))
+    with pytest.raises(Stopped):
+        report(tmp_path, SPEC, Stopping())
+
+
+def test_figure_without_rows_says_so(tmp_path: Path) -> None:
+    draw_intensity(tmp_path / "x.png", [], [], 0)
+    assert (tmp_path / "x.png").stat().st_size > 0
