@@ -1,6 +1,7 @@
 """The whole service, started once as `gliaforge up` does, and a dataset of drawn heads."""
 
 import io
+import json
 import socket
 import time
 import zipfile
@@ -14,7 +15,8 @@ from PIL import Image, ImageDraw
 
 from app import laptop
 from app.laptop import Running
-from app.settings import HomeSettings
+from app.settings import SERVICE_VARIABLES, HomeSettings
+from app.storage import Storage
 
 TINY = {
     "image_size": 64,
@@ -24,6 +26,7 @@ TINY = {
     "generator_channels": 16,
     "discriminator_channels": 8,
 }
+LONG = TINY | {"total_images": 3200, "snapshot_images": 320}
 OVERRIDES = {
     "GLIAFORGE_LEASE_S": "4",
     "GLIAFORGE_LEASE_RENEWAL_S": "1",
@@ -79,6 +82,33 @@ def archive() -> bytes:
             file.writestr(f"set/{label}/{number:03d}.png", png.getvalue())
         file.writestr("set/glioma/notes.txt", "not an image")
     return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def storage(home: Path, service: Running) -> Storage:
+    """Object storage, as the service sees it."""
+    known = json.loads((home / SERVICE_VARIABLES).read_text())
+    return Storage(
+        endpoint_internal=known["GLIAFORGE_S3_ENDPOINT_INTERNAL"],
+        endpoint_public=known["GLIAFORGE_S3_ENDPOINT_PUBLIC"],
+        region="us-east-1",
+        bucket=known["GLIAFORGE_S3_BUCKET"],
+        access_key=known["GLIAFORGE_S3_ACCESS_KEY"],
+        secret_key=known["GLIAFORGE_S3_SECRET_KEY"],
+    )
+
+
+@pytest.fixture
+def long_training(api: httpx.Client, dataset: dict[str, object]) -> Callable[[], str]:
+    """Start a training of some seconds, the same each time; return its path."""
+
+    def start() -> str:
+        body = {"name": "long", "dataset_id": dataset["id"], "preset": "demo", "config": LONG}
+        answer = api.post("/v1/generators", json=body)
+        assert answer.status_code == 202, answer.text
+        return str(answer.headers["location"])
+
+    return start
 
 
 Wait = Callable[..., dict[str, object]]
