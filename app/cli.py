@@ -1,13 +1,14 @@
 """The command line: `gliaforge up | demo | bootstrap | migrate`."""
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from app import api_keys
 from app.database import Database
@@ -41,6 +42,14 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--dataset", type=Path, help="a .zip, .tar, .tar.gz or folder of images")
     demo.add_argument("--preset", default="demo", help="see GET /v1/presets (default: demo)")
     demo.add_argument("--epochs", type=_positive, help="passes over the training images")
+    demo.add_argument(
+        "--set",
+        type=_override,
+        action="append",
+        default=[],
+        metavar="KNOB=VALUE",
+        help="override a knob of the preset, such as batch_size=16; may be repeated",
+    )
     demo.add_argument("--images", type=_positive, default=100, help="synthetic images per label")
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--output", type=Path, help="folder for the results")
@@ -58,6 +67,16 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not positive")
     return value
+
+
+def _override(text: str) -> tuple[str, JsonValue]:
+    knob, mark, value = text.partition("=")
+    if not mark or not knob:
+        raise argparse.ArgumentTypeError(f"{text!r} is not KNOB=VALUE")
+    try:
+        return knob, json.loads(value)
+    except json.JSONDecodeError:
+        return knob, value
 
 
 def _up(_options: argparse.Namespace) -> int:
@@ -82,7 +101,12 @@ def _demo(options: argparse.Namespace) -> int:
     console = Console()
     home = HomeSettings()
     wish = main_job.Wish(
-        options.dataset, options.preset, options.epochs, options.images, options.seed
+        dataset=options.dataset,
+        preset=options.preset,
+        config=dict(options.set),
+        epochs=options.epochs,
+        images_per_label=options.images,
+        seed=options.seed,
     )
     stamp = datetime.now().astimezone().strftime("%Y-%m-%d-%H%M%S")
     output = options.output or home.home.expanduser() / "demo" / stamp

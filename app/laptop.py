@@ -16,7 +16,7 @@ from app.database import Database
 from app.embedded.home import Home, write_private
 from app.embedded.stack import Progress, Servers, Service, Stack, run_services, start_servers
 from app.errors import ConflictError
-from app.settings import SERVICE_VARIABLES, HomeSettings, base_environment
+from app.settings import SERVICE_VARIABLES, HomeSettings, base_environment, tuning
 from app.storage import STORAGE_ERRORS, Storage
 
 DEFAULT_PORT = 8000
@@ -48,11 +48,11 @@ def run(
     with Home(settings.home.expanduser()) as home:
         environment = base_environment()
         with start_servers(home, environment, on_progress, _storage_answers) as servers:
-            port = settings.port or _free_port()
+            port = settings.port or free_port()
             url = f"http://127.0.0.1:{port}"
             known = service_variables(home, servers)
             write_private(home.path / SERVICE_VARIABLES, json.dumps(known))
-            variables = environment | known | dict(overrides or {})
+            variables = environment | known | tuning() | dict(overrides or {})
             with run_services(home, servers, services(home, variables, port), on_progress) as stack:
                 key = _api_key(home, servers)
                 home.write_connection(url, key)
@@ -71,6 +71,7 @@ def service_variables(home: Home, servers: Servers) -> dict[str, str]:
         "GLIAFORGE_S3_SECRET_KEY": servers.s3_secret_key,
         "GLIAFORGE_SCRATCH": str(home.path / "scratch"),
         "GLIAFORGE_INGEST_WORKERS": str(os.cpu_count() or 1),
+        "GLIAFORGE_THREADS": str(os.cpu_count() or 1),
     }
 
 
@@ -146,7 +147,7 @@ def _api_key(home: Home, servers: Servers) -> str:
         database.close()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """Return the default port, or a free one if that is taken."""
     for port in (DEFAULT_PORT, 0):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)) as server:

@@ -97,6 +97,20 @@ def settings() -> Settings:
     return Settings()
 
 
+def tuning() -> dict[str, str]:
+    """Return the variables by which a user tunes the laptop's service, such as the device.
+
+    Where the servers are is not among them: the laptop starts its own.
+    """
+    own = {"database_url", "broker_url", "scratch"}
+    names = (
+        f"GLIAFORGE_{name.upper()}"
+        for name in Settings.model_fields
+        if name not in own and not name.startswith("s3_")
+    )
+    return {name: os.environ[name] for name in names if name in os.environ}  # noqa: TID251 - this is the one place
+
+
 def base_environment() -> dict[str, str]:
     """Return what a child process inherits: where to find programs, home, language, scratch."""
     inherited = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -33,6 +34,7 @@ class Wish:
 
     dataset: Path | None
     preset: str
+    config: dict[str, JsonValue]
     epochs: int | None
     images_per_label: int
     seed: int
@@ -132,10 +134,10 @@ def _upload(client: Client, archive: Path, wish: Wish, bars: Progress) -> Resour
 
 
 def _train(client: Client, dataset: Resource, wish: Wish, bars: Progress) -> Resource:
-    config = {}
+    config = dict(wish.config)
     if wish.epochs is not None:
-        config["total_images"] = wish.epochs * sum(dataset["splits"]["train"].values())
-        config["snapshot_images"] = max(config["total_images"] // 5, 1)
+        total = wish.epochs * sum(dataset["splits"]["train"].values())
+        config |= {"total_images": total, "snapshot_images": max(total // 5, 1)}
     body = {
         "name": "demo",
         "dataset_id": dataset["id"],

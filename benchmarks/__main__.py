@@ -1,0 +1,35 @@
+"""Measure upload, ingest and sampling, each beside its limit in the same run: `make bench`."""
+
+import argparse
+import os
+import platform
+import tempfile
+from pathlib import Path
+
+from benchmarks import ingest, sampling, upload
+
+AIMS = {"upload": 0.8, "ingest": 0.7, "sampling": 0.7}
+
+
+def main() -> None:
+    """Print each figure, and each ratio beside what we aim at."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--dataset", type=Path, help="folder of images for ingest; else a phantom")
+    options = parser.parse_args()
+    cores = os.cpu_count() or 1
+    print(f"{platform.processor() or platform.machine()}, {cores} cores, {platform.platform()}")
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = options.dataset or ingest.phantom_folder(Path(folder))
+        found = {
+            "upload": upload.measure(),
+            "ingest": ingest.measure(dataset, cores),
+            "sampling": sampling.measure(threads=cores),
+        }
+    for name, figures in found.items():
+        print(f"\n{name}: ratio {figures['ratio']:.2f}, aim {AIMS[name]}")
+        for figure, value in figures.items():
+            print(f"  {figure:30} {value:12.2f}")
+
+
+if __name__ == "__main__":
+    main()
