@@ -1,0 +1,339 @@
+"""The real servers, started once; each test gets an empty database and plays the worker itself."""
+
+import io
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from redis import Redis
+from sqlalchemy import text
+
+from app import api_keys, datasets, generators, jobs, migrations, reports, samples, tables
+from app.api_keys import Scope
+from app.embedded.home import Home
+from app.embedded.stack import Servers, start_servers
+from app.identifiers import Prefix, new_id
+from app.jobs import Claim, Status
+from app.parts import Parts, make_parts
+from app.settings import Settings, base_environment
+from app.storage import STORAGE_ERRORS, Storage
+from models.config import PRESETS, ReportProfile
+
+MAX_UPLOAD_BYTES = 12 << 20
+"""More than one part of an upload, so that a refused one has parts to leave behind."""
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    with (
+        Home(tmp_path_factory.mktemp("servers") / "home") as home,
+        start_servers(home, base_environment(), lambda _message: None, _answers) as servers,
+    ):
+        yield servers
+
+
+def _answers(servers: Servers) -> bool:
+    storage = Storage(
+        endpoint_internal=servers.s3_endpoint,
+        endpoint_public=servers.s3_endpoint,
+        region="us-east-1",
+        bucket=servers.s3_bucket,
+        access_key=servers.s3_access_key,
+        secret_key=servers.s3_secret_key,
+    )
+    try:
+        storage.ensure_bucket()
+        storage.put("ready", b"ready", "text/plain")
+    except STORAGE_ERRORS:
+        return False
+    return True
+
+
+@pytest.fixture(scope="session")
+def settings(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    return Settings.model_validate(
+        {
+            "database_url": servers.database_url,
+            "broker_url": servers.broker_url,
+            "s3_endpoint_internal": servers.s3_endpoint,
+            "s3_endpoint_public": servers.s3_endpoint,
+            "s3_bucket": servers.s3_bucket,
+            "s3_access_key": servers.s3_access_key,
+            "s3_secret_key": servers.s3_secret_key,
+            "max_upload_bytes": MAX_UPLOAD_BYTES,
+            "lease_s": 30,
+            "lease_renewal_s": 0.5,
+            "stop_grace_s": 5,
+            "scratch": tmp_path_factory.mktemp("scratch"),
+            "device": "cpu",
+            "threads": 1,
+            "ingest_workers": 1,
+            "log_level": "WARNING",
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def connected(settings: Settings) -> Iterator[Parts]:
+    parts = make_parts(settings)
+    migrations.upgrade(parts.database.engine)
+    yield parts
+    parts.close()
+
+
+@pytest.fixture
+def parts(connected: Parts, broker: Redis) -> Parts:
+    names = ", ".join(f'"{table}"' for table in tables.Table.metadata.tables)
+    with connected.database.transaction() as session:
+        session.execute(text(f"TRUNCATE {names} CASCADE"))
+    broker.flushall()
+    return connected
+
+
+@pytest.fixture(scope="session")
+def broker(settings: Settings) -> Iterator[Redis]:
+    with Redis.from_url(settings.broker_url.get_secret_value()) as client:
+        yield client
+
+
+@pytest.fixture
+def sent(broker: Redis) -> Callable[[str], int]:
+    """Count the messages that wait in a queue."""
+    return lambda queue: int(broker.llen(f"gliaforge:{queue}"))  # type: ignore[arg-type]  # not awaitable here
+
+
+@pytest.fixture
+def logging_kept() -> Iterator[None]:
+    """Undo what a process does to the root logger when it starts."""
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
+    yield
+    root.handlers = handlers
+    root.setLevel(level)
+
+
+NewTenant = Callable[[], str]
+NewKey = Callable[..., str]
+
+
+@pytest.fixture
+def new_tenant(parts: Parts) -> NewTenant:
+    def create() -> str:
+        row = tables.Tenant(id=new_id(Prefix.TENANT), name=new_id(Prefix.TENANT))
+        with parts.database.transaction() as session:
+            session.add(row)
+        return row.id
+
+    return create
+
+
+@pytest.fixture
+def tenant_id(new_tenant: NewTenant) -> str:
+    return new_tenant()
+
+
+@pytest.fixture
+def new_key(parts: Parts) -> NewKey:
+    def create(tenant_id: str, *scopes: Scope) -> str:
+        with parts.database.transaction() as session:
+            return api_keys.issue(
+                session, tenant_id, name="test", scopes=list(scopes or (Scope.ADMIN,))
+            )[1]
+
+    return create
+
+
+NewJob = Callable[..., str]
+Work = Callable[[str], Claim]
+
+
+@pytest.fixture
+def new_job(parts: Parts, tenant_id: str) -> NewJob:
+    """Queue a job of no resource."""
+
+    def create(kind: jobs.Kind = jobs.Kind.INGEST) -> str:
+        with parts.database.transaction() as session:
+            return jobs.create(
+                session, tenant_id=tenant_id, kind=kind, resource_id="nothing", request_id="r-1"
+            ).id
+
+    return create
+
+
+@pytest.fixture
+def claim(parts: Parts) -> Work:
+    """Claim a job as a worker does."""
+
+    def take(job_id: str) -> Claim:
+        with parts.database.transaction() as session:
+            found = jobs.claim(session, job_id, owner="test", lease_s=60)
+        assert found is not None
+        return found
+
+    return take
+
+
+Chain = dict[str, str]
+NewChain = Callable[..., Chain]
+
+
+@pytest.fixture
+def new_chain(parts: Parts, new_key: NewKey) -> NewChain:
+    """Make one of each resource, ready; the result has an id for each name in a route's path."""
+
+    def create(tenant_id: str) -> Chain:
+        dataset_id = ready_dataset(parts, tenant_id)
+        generator_id, checkpoint_id = _generator(parts, tenant_id, dataset_id)
+        batch_id = _batch(parts, tenant_id, generator_id)
+        report_id, job_id = _report(parts, tenant_id, dataset_id, batch_id)
+        key_id = "key_" + new_key(tenant_id).split("_")[1]
+        return {
+            "dataset_id": dataset_id,
+            "generator_id": generator_id,
+            "checkpoint_id": checkpoint_id,
+            "batch_id": batch_id,
+            "report_id": report_id,
+            "job_id": job_id,
+            "key_id": key_id,
+            "name": "intensity",
+        }
+
+    return create
+
+
+@pytest.fixture
+def new_dataset(parts: Parts) -> Callable[[str], str]:
+    """Make a dataset that is ready to be trained on."""
+    return lambda tenant_id: ready_dataset(parts, tenant_id)
+
+
+SUMMARY: dict[str, object] = {
+    "image_count": 40,
+    "duplicate_count": 0,
+    "rejected_count": 0,
+    "group_count": 40,
+    "labels": {"glioma": 20, "meningioma": 20},
+    "splits": {"train": {"glioma": 20, "meningioma": 20}},
+    "digest": "0" * 64,
+}
+
+
+def ready_dataset(parts: Parts, tenant_id: str) -> str:
+    with parts.database.transaction() as session:
+        row = datasets.create(session, tenant_id, name="set", description=None, kind="real")
+        datasets.start_ingest(session, row, f"{datasets.prefix(row)}incoming/1", 10, None)
+    key = f"{datasets.prefix(row)}attempt-1/packed"
+    parts.storage.put(key, bytes(128 * 128), "application/octet-stream")
+    packs: dict[str, object] = {
+        str(size): {"key": key, "count": 40, "data_offset": 0} for size in (64, 128)
+    }
+    file = {
+        "index": 0,
+        "name": "0.png",
+        "verdict": "accepted",
+        "reason": None,
+        "label": "glioma",
+        "group": 0,
+        "split": "train",
+        "sha256": "0" * 64,
+        "width": 128,
+        "height": 128,
+        "rows": {"64": 0, "128": 0},
+    }
+    assert row.job_id is not None
+    with parts.database.transaction() as session:
+        claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
+        assert claimed is not None
+        datasets.seal(session, claimed, SUMMARY, packs, [file])
+        jobs.finish(session, claimed, Status.SUCCEEDED)
+    return row.id
+
+
+def _generator(parts: Parts, tenant_id: str, dataset_id: str) -> tuple[str, str]:
+    with parts.database.transaction() as session:
+        row = generators.create(
+            session,
+            session.get_one(tables.Dataset, dataset_id),
+            name="tiny",
+            preset="demo",
+            config=PRESETS["demo"].config,
+            seed=0,
+            request_id=None,
+        )
+    prefix = f"{generators.prefix(row)}attempt-1/checkpoints/step-000000001/"
+    parts.storage.put(f"{prefix}samples.png", _png(64, 128), "image/png")
+    assert row.job_id is not None
+    with parts.database.transaction() as session:
+        claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
+        assert claimed is not None
+        generators.add_history(session, claimed, 1, 10, {"glioma/generator_loss": 1.0})
+        checkpoint_id = generators.add_checkpoint(
+            session, claimed, step=1, images_seen=10, key_prefix=prefix
+        )
+        jobs.finish(session, claimed, Status.SUCCEEDED)
+    return row.id, checkpoint_id
+
+
+def _batch(parts: Parts, tenant_id: str, generator_id: str) -> str:
+    with parts.database.transaction() as session:
+        row = samples.create(
+            session,
+            session.get_one(tables.Generator, generator_id),
+            checkpoint_id=None,
+            counts={"glioma": 1},
+            seed=0,
+            image_format="png",
+            request_id=None,
+        )
+    prefix = f"{samples.prefix(row)}attempt-1/"
+    parts.storage.put(f"{prefix}0.png", _png(64, 64), "image/png")
+    parts.storage.put(f"{prefix}images.zip", b"zip", "application/zip")
+    image = {
+        "index": 0,
+        "label": "glioma",
+        "label_index": 0,
+        "sha256": "0" * 64,
+        "key": f"{prefix}0.png",
+        "released": True,
+        "withheld_reason": None,
+    }
+    assert row.job_id is not None
+    with parts.database.transaction() as session:
+        claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
+        assert claimed is not None
+        samples.seal(session, claimed, f"{prefix}images.zip", [image])
+        jobs.finish(session, claimed, Status.SUCCEEDED)
+    return row.id
+
+
+def _report(parts: Parts, tenant_id: str, dataset_id: str, batch_id: str) -> tuple[str, str]:
+    with parts.database.transaction() as session:
+        row = reports.create(
+            session,
+            session.get_one(tables.Dataset, dataset_id),
+            session.get_one(tables.SampleBatch, batch_id),
+            profile=ReportProfile.QUICK,
+            request_id=None,
+        )
+    key = f"{reports.prefix(row)}attempt-1/plots/intensity.png"
+    parts.storage.put(key, _png(8, 8), "image/png")
+    assert row.job_id is not None
+    with parts.database.transaction() as session:
+        claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
+        assert claimed is not None
+        reports.seal(session, claimed, {"schema_version": "1"}, {"intensity": key})
+        jobs.finish(session, claimed, Status.SUCCEEDED)
+    return row.id, row.job_id
+
+
+def _png(width: int, height: int) -> bytes:
+    out = io.BytesIO()
+    Image.new("L", (width, height)).save(out, "PNG")
+    return out.getvalue()
+
+
+@pytest.fixture
+def scratch(settings: Settings) -> Path:
+    return settings.scratch

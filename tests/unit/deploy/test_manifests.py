@@ -1,0 +1,318 @@
+"""The compose file, the Dockerfile and the Kubernetes base agree, and leave nothing open."""
+
+import re
+import shutil
+import stat
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # no stubs are installed
+
+Manifest = dict[str, Any]
+ROOT = Path(__file__).parents[3]
+BASE = ROOT / "deploy" / "kubernetes" / "base"
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
+SERVICES: dict[str, Manifest] = COMPOSE["services"]
+ONE_SHOTS = {"migrate", "volumes"}
+WORKLOADS = {"Deployment", "Job"}
+IMAGE_TARGETS = {"gliaforge-api": "api", "gliaforge-worker": "worker"}
+QUEUES = {"cpu.ingest", "cpu.report", "housekeeping", "gpu.train", "gpu.generate"}
+
+in_each_service = pytest.mark.parametrize("name", sorted(SERVICES))
+
+
+def listed(folder: Path) -> Iterator[Path]:
+    """Yield the files of a kustomization, and of those that it is made of."""
+    for entry in yaml.safe_load((folder / "kustomization.yaml").read_text())["resources"]:
+        path = folder / entry
+        yield from listed(path) if path.is_dir() else [path]
+
+
+MANIFESTS: dict[str, Manifest] = {
+    str(path.relative_to(BASE)): yaml.safe_load(path.read_text()) for path in listed(BASE)
+}
+PODS: dict[str, Manifest] = {
+    name: manifest["spec"]["template"]
+    for name, manifest in MANIFESTS.items()
+    if manifest["kind"] in WORKLOADS
+}
+in_each_pod = pytest.mark.parametrize("name", sorted(PODS))
+
+
+def container(name: str) -> Manifest:
+    """Return the only container of a workload."""
+    (only,) = PODS[name]["spec"]["containers"]
+    found: Manifest = only
+    return found
+
+
+def selects(labels: Manifest) -> list[str]:
+    """Return the workloads whose pods carry all of `labels`."""
+    return [n for n, pod in PODS.items() if labels.items() <= pod["metadata"]["labels"].items()]
+
+
+def stages() -> set[str]:
+    return set(re.findall(r"^FROM .* AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
+
+
+# --- compose
+
+
+@in_each_service
+def test_image_is_pinned(name: str) -> None:
+    image, _, tag = SERVICES[name]["image"].rpartition(":")
+    assert re.search(r"\d+\.\d+", tag)
+    assert image not in IMAGE_TARGETS or tag == VERSION
+
+
+@in_each_service
+def test_own_image_is_a_target_of_the_dockerfile(name: str) -> None:
+    image = SERVICES[name]["image"].rpartition(":")[0]
+    target = SERVICES[name].get("build", {}).get("target")
+    assert target == IMAGE_TARGETS.get(image)
+    assert target is None or target in stages()
+
+
+@in_each_service
+def test_service_is_confined(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert "privileged" not in service
+
+
+@in_each_service
+def test_only_the_one_that_gives_away_volumes_is_root(name: str) -> None:
+    service = SERVICES[name]
+    assert (service.get("user", "10001").startswith("0")) is (name == "volumes")
+    assert service.get("cap_add", []) == (["CHOWN"] if name == "volumes" else [])
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES.keys() - ONE_SHOTS))
+def test_long_lived_service_has_a_health_check(name: str) -> None:
+    assert SERVICES[name]["healthcheck"]["test"]
+    assert SERVICES[name]["restart"] == "unless-stopped"
+
+
+@pytest.mark.parametrize("name", sorted(ONE_SHOTS))
+def test_one_shot_is_waited_for_and_not_restarted(name: str) -> None:
+    waiting = [
+        other
+        for other, service in SERVICES.items()
+        if service.get("depends_on", {}).get(name)
+        == {"condition": "service_completed_successfully"}
+    ]
+    assert waiting
+    assert SERVICES[name]["restart"] == "no"
+
+
+def test_no_secret_has_a_default() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    names = ("POSTGRES_PASSWORD", "VALKEY_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY")
+    for name in names:
+        uses = re.findall(rf"(?<!\$)\$\{{{name}([^}}]*)\}}", text)
+        assert uses
+        assert all(use.startswith(":?") for use in uses)
+    assert not re.search(r"\$\{\w*(?:PASSWORD|KEY|SECRET|TOKEN)\w*:?-", text)
+
+
+def test_ports_are_published_on_loopback_alone() -> None:
+    published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
+    assert published.keys() == {"api", "seaweedfs"}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
+
+
+def test_only_what_is_published_has_a_way_out() -> None:
+    outward = {name for name, network in COMPOSE["networks"].items() if not network.get("internal")}
+    assert outward == {"edge"}
+    assert {n for n, s in SERVICES.items() if outward & set(s.get("networks", ()))} == {
+        "api",
+        "seaweedfs",
+    }
+
+
+def test_no_two_workers_share_a_scratch_folder() -> None:
+    for name in ("worker-cpu", "worker-train-cpu", "worker-gpu"):
+        assert SERVICES[name]["volumes"] == [{"type": "volume", "target": "/scratch"}]
+
+
+@pytest.mark.parametrize("trainer", ["worker-train-cpu", "worker-gpu"])
+def test_each_profile_takes_every_queue_once(trainer: str) -> None:
+    options = [*SERVICES["worker-cpu"]["command"], *SERVICES[trainer]["command"]]
+    queues = [
+        queue
+        for option in options
+        if option.startswith("--queues=")
+        for queue in option.removeprefix("--queues=").split(",")
+    ]
+    assert sorted(queues) == sorted(QUEUES)
+
+
+def test_make_env_writes_private_secrets_once(tmp_path: Path) -> None:
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    script = shutil.copy(ROOT / "deploy" / "make-env.sh", tmp_path / "deploy")
+    subprocess.run(["sh", script, "gpu"], check=True, capture_output=True)
+    written = (tmp_path / ".env").read_text()
+    subprocess.run(["sh", script], check=True, capture_output=True)
+    secrets = re.findall(r"^\w+_(?:PASSWORD|KEY)=([0-9a-f]{48})$", written, re.MULTILINE)
+    assert len(set(secrets)) == 4
+    assert "COMPOSE_PROFILES=gpu\n" in written
+    assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
+    assert (tmp_path / ".env").read_text() == written
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".env", ".env.example", "deploy"]
+
+
+# --- kubernetes
+
+
+def test_each_file_holds_one_object_and_is_listed() -> None:
+    files = {path.relative_to(BASE) for path in BASE.rglob("*.yaml")}
+    unlisted = {str(p) for p in files if p.name != "kustomization.yaml"} - MANIFESTS.keys()
+    assert not unlisted
+    for name, manifest in MANIFESTS.items():
+        kind = manifest["kind"]
+        assert kind == "NetworkPolicy" or Path(name).stem == kind.lower()
+
+
+@in_each_pod
+def test_pod_is_restricted(name: str) -> None:
+    pod, only = PODS[name]["spec"], container(name)
+    assert pod["automountServiceAccountToken"] is False
+    assert pod["enableServiceLinks"] is False
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["runAsUser"] == 10001
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert only["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+
+
+@in_each_pod
+def test_container_has_resources_in_valid_units(name: str) -> None:
+    resources = container(name)["resources"]
+    assert {"cpu", "memory"} <= resources["requests"].keys()
+    assert "memory" in resources["limits"]
+    quantities = [*resources["requests"].values(), *resources["limits"].values()]
+    quantities += [
+        volume["emptyDir"]["sizeLimit"] for volume in PODS[name]["spec"].get("volumes", ())
+    ]
+    assert all(re.fullmatch(r"\d+(m|Ki|Mi|Gi)?", str(quantity)) for quantity in quantities)
+
+
+@in_each_pod
+def test_mounts_and_volumes_are_the_same(name: str) -> None:
+    mounts = [mount["name"] for mount in container(name)["volumeMounts"]]
+    assert sorted(mounts) == sorted(volume["name"] for volume in PODS[name]["spec"]["volumes"])
+
+
+@pytest.mark.parametrize("name", [n for n in sorted(PODS) if n != "migrate/job.yaml"])
+def test_deployment_is_probed(name: str) -> None:
+    assert {"startupProbe", "livenessProbe"} <= container(name).keys()
+
+
+@pytest.mark.parametrize("name", [n for n, m in MANIFESTS.items() if m["kind"] == "Deployment"])
+def test_deployment_selects_its_own_pods(name: str) -> None:
+    assert selects(MANIFESTS[name]["spec"]["selector"]["matchLabels"]) == [name]
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, m in MANIFESTS.items() if m["kind"] == "PodDisruptionBudget"]
+)
+def test_budget_guards_the_deployment_beside_it(name: str) -> None:
+    spec = MANIFESTS[name]["spec"]
+    beside = str(Path(name).with_name("deployment.yaml"))
+    assert selects(spec["selector"]["matchLabels"]) == [beside]
+    assert len(spec.keys() & {"minAvailable", "maxUnavailable"}) == 1
+
+
+@pytest.mark.parametrize("name", [n for n, m in MANIFESTS.items() if m["kind"] == "NetworkPolicy"])
+def test_policy_applies_to_pods_that_exist(name: str) -> None:
+    spec = MANIFESTS[name]["spec"]
+    assert selects(spec["podSelector"].get("matchLabels", {}))
+    assert spec["policyTypes"]
+
+
+def test_service_leads_to_a_named_port_of_the_api() -> None:
+    spec = MANIFESTS["api/service.yaml"]["spec"]
+    (port,) = spec["ports"]
+    (name,) = selects(spec["selector"])
+    declared = {entry["name"]: entry["containerPort"] for entry in container(name)["ports"]}
+    assert declared[port["targetPort"]] == 8000
+    probed = {container(name)[probe]["httpGet"]["port"] for probe in ("livenessProbe",)}
+    assert probed <= declared.keys()
+
+
+@in_each_pod
+def test_settings_and_secret_are_the_ones_that_exist(name: str) -> None:
+    (generated,) = kustomization()["configMapGenerator"]
+    for source in container(name).get("envFrom", ()):
+        (reference,) = source.values()
+        assert reference["name"] == generated["name"] == "gliaforge"
+    account = MANIFESTS["serviceaccount.yaml"]["metadata"]["name"]
+    assert PODS[name]["spec"]["serviceAccountName"] == account
+
+
+def test_no_secret_is_in_the_repository() -> None:
+    assert not [name for name, manifest in MANIFESTS.items() if manifest["kind"] == "Secret"]
+    literals = "\n".join(kustomization()["configMapGenerator"][0]["literals"])
+    assert not re.search(r"_KEY=|PASSWORD|DATABASE_URL|BROKER_URL", literals)
+
+
+@in_each_pod
+def test_image_is_a_target_at_this_version(name: str) -> None:
+    tags = {image["name"]: image["newTag"] for image in kustomization()["images"]}
+    assert tags == dict.fromkeys(IMAGE_TARGETS, VERSION)
+    assert container(name)["image"] in tags
+
+
+def test_scheduler_is_never_two() -> None:
+    spec = MANIFESTS["scheduler/deployment.yaml"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+@pytest.mark.parametrize("worker", ["worker-cpu", "worker-gpu"])
+def test_worker_may_take_two_minutes_to_leave(worker: str) -> None:
+    assert PODS[f"{worker}/deployment.yaml"]["spec"]["terminationGracePeriodSeconds"] == 120
+
+
+def test_gpu_worker_asks_for_one_gpu() -> None:
+    resources = container("worker-gpu/deployment.yaml")["resources"]
+    assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == 1
+
+
+def test_workers_take_the_same_queues_in_both() -> None:
+    for name in ("worker-cpu", "worker-gpu"):
+        here = set(container(f"{name}/deployment.yaml")["args"])
+        assert here <= set(SERVICES[name]["command"])
+
+
+@pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
+@pytest.mark.parametrize("folder", ["base", "overlays/example"])
+def test_kustomize_builds(folder: str) -> None:
+    built = subprocess.run(
+        ["kubectl", "kustomize", str(BASE.parent / folder)],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    objects = list(yaml.safe_load_all(built.stdout))
+    assert len(objects) == len(MANIFESTS) + 1  # the generated settings
+    images = re.findall(r"^\s*image: (\S+)$", built.stdout, re.MULTILINE)
+    assert len(images) == len(PODS)
+    assert all(image.endswith(f":{VERSION}") for image in images)
+
+
+def kustomization() -> Manifest:
+    found: Manifest = yaml.safe_load((BASE / "kustomization.yaml").read_text())
+    return found
