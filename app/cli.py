@@ -1,4 +1,4 @@
-"""The command line: `gliaforge up | demo | bootstrap | migrate`."""
+"""The command line: `gliaforge up | demo | bootstrap | migrate | api`."""
 
 import argparse
 import json
@@ -13,7 +13,8 @@ from pydantic import JsonValue, ValidationError
 from app import api_keys
 from app.database import Database
 from app.errors import ConflictError
-from app.settings import DatabaseSettings, HomeSettings
+from app.settings import DatabaseSettings, HomeSettings, settings
+from app.telemetry import configure_logging
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -57,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     bootstrap = commands.add_parser("bootstrap", help="make a tenant and print its first API key")
     bootstrap.add_argument("--tenant", default="default", help="its name (default: default)")
     bootstrap.set_defaults(command=_bootstrap)
+    api = commands.add_parser(
+        "api", help="run the API alone, on servers that the environment names"
+    )
+    api.add_argument("--host", default="127.0.0.1", help="address to listen at")
+    api.add_argument("--port", type=_positive, default=8000)
+    api.set_defaults(command=_api)
     migrate = commands.add_parser("migrate", help="bring the database to this version")
     migrate.set_defaults(command=_migrate)
     return parser
@@ -99,6 +106,8 @@ def _demo(options: argparse.Namespace) -> int:
     from app.demo.client import Client, ServiceError  # noqa: PLC0415
 
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)
     home = HomeSettings()
     wish = main_job.Wish(
         dataset=options.dataset,
@@ -150,6 +159,23 @@ def _explained() -> Iterator[None]:
             yield
     except (HomeError, PartFailedError) as error:
         raise SystemExit(f"gliaforge: {error}") from error
+
+
+def _api(options: argparse.Namespace) -> int:
+    import uvicorn  # noqa: PLC0415 - only this command needs it
+
+    configure_logging(settings().log_level, "api")
+    uvicorn.run(
+        "app.main:create_app",
+        factory=True,
+        host=options.host,
+        port=options.port,
+        log_config=None,  # its records go where ours go, as JSON
+        access_log=False,  # our middleware logs requests, with their ids
+        timeout_graceful_shutdown=20,
+        server_header=False,
+    )
+    return 0
 
 
 def _bootstrap(options: argparse.Namespace) -> int:

@@ -80,10 +80,7 @@ def services(home: Home, variables: Mapping[str, str], port: int) -> list[Servic
     python = (sys.executable, "-m")
     worker = (*python, "worker", "worker", "--loglevel", "WARNING", "--without-gossip")
     quiet = ("--without-mingle",)  # there is nobody to ask
-    api = (
-        *(*python, "uvicorn", "app.main:create_app", "--factory", "--no-access-log"),
-        *("--host", "127.0.0.1", "--port", str(port), "--timeout-graceful-shutdown", "5"),
-    )
+    api = (*python, "app.cli", "api", "--port", str(port))
     cpu = (*worker, *quiet, "-n", "cpu@%h", "-c", "2", "-Q", "cpu.ingest,cpu.report,housekeeping")
     gpu = (*worker, *quiet, "-n", "gpu@%h", "-c", "1", "-Q", "gpu.train,gpu.generate")
     beat = (*python, "worker", "beat", "-s", str(home.path / "beat"), "--pidfile=")

@@ -20,6 +20,7 @@ class Parts:
     def close(self) -> None:
         """Close every connection."""
         self.database.close()
+        self.storage.close()
         self.queue.close()
 
 

@@ -58,6 +58,8 @@ def make_celery(broker_url: str) -> Celery:
         task_publish_retry=False,
         broker_transport_options={
             "global_keyprefix": "gliaforge:",
+            # Connecting is tried for 4 s by default, which a request would wait.
+            "max_retries": 0,
             "socket_connect_timeout": 2,
             "socket_timeout": 10,
         },

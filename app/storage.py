@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 PART_BYTES = 8 << 20
 """Size of an uploaded part; S3 takes at most 10,000, so objects of up to 78 GiB."""
 
-STORAGE_ERRORS = (BotoCoreError, ClientError)
+STORAGE_ERRORS = (BotoCoreError, ClientError, Boto3Error)
+"""What a storage that fails raises; the last is of transfers in parts."""
 
 
 def resource_prefix(tenant_id: str, kind: str, resource_id: str) -> str:
@@ -61,6 +63,11 @@ class Storage:
         )
         self.client: S3Client = session.client("s3", endpoint_url=endpoint_internal, config=config)
         self._public: S3Client = session.client("s3", endpoint_url=endpoint_public, config=config)
+
+    def close(self) -> None:
+        """Close the connections of both clients."""
+        self.client.close()
+        self._public.close()
 
     def ensure_bucket(self) -> None:
         """Create the bucket if it is not there."""
@@ -120,13 +127,21 @@ class Storage:
                 yield entry["Key"]
 
     def delete_prefix(self, prefix: str) -> int:
-        """Delete every object below `prefix`; return how many there were."""
+        """Delete every object below `prefix`; return how many there were.
+
+        Raises:
+            UnavailableError: if the server kept one of them.
+        """
         keys = list(self.keys(prefix))
         for start in range(0, len(keys), 1000):  # the most that one request takes
             batch: list[ObjectIdentifierTypeDef] = [
                 {"Key": key} for key in keys[start : start + 1000]
             ]
-            self.client.delete_objects(Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True})
+            answer = self.client.delete_objects(
+                Bucket=self.bucket, Delete={"Objects": batch, "Quiet": True}
+            )
+            if kept := answer.get("Errors"):
+                raise UnavailableError(f"object storage kept {len(kept)} of {len(batch)} objects")
         return len(keys)
 
     def multipart(self, key: str, content_type: str) -> "MultipartUpload":

@@ -77,7 +77,7 @@ def _api(folder: Path) -> Iterator[tuple[Servers, httpx.Client, int]]:
             pid = next(
                 child.pid
                 for child in psutil.Process().children()
-                if "app.main:create_app" in child.cmdline()
+                if "api" in child.cmdline()
             )
             headers = {"Authorization": f"Bearer {key}"}
             url = f"http://127.0.0.1:{port}"

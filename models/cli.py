@@ -54,9 +54,9 @@ def run(kind: Kind, run_dir: Path) -> int:
     except Exception as error:  # noqa: BLE001 - every end of a run must leave a result
         named = _name(error)
         if named is None:
-            traceback.print_exc(file=sys.stderr)
+            # Where, not what: the message may hold values of a patient.
+            sys.stderr.writelines(traceback.format_tb(error.__traceback__))
             status = 1
-            # The message is left out: it may hold values of a patient.
             named = RunError(
                 code="internal", detail=f"the run ended unexpectedly: {type(error).__name__}"
             )

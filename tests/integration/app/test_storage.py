@@ -1,0 +1,207 @@
+"""Objects on a real server: whole or absent, reached without a key by a signed URL alone."""
+
+import uuid
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
+
+import httpx
+import pytest
+from botocore.exceptions import ClientError
+
+from app.errors import UnavailableError
+from app.parts import Parts, make_parts
+from app.storage import PART_BYTES, STORAGE_ERRORS, MultipartUpload, Storage, resource_prefix
+
+
+@pytest.fixture
+def storage(connected: Parts) -> Storage:
+    return connected.storage
+
+
+@pytest.fixture
+def prefix() -> str:
+    return f"tests/{uuid.uuid4().hex}/"
+
+
+def _fetch(url: str) -> httpx.Response:
+    return httpx.get(url, trust_env=False)
+
+
+def test_object_comes_back_whole_and_in_part(storage: Storage, prefix: str) -> None:
+    storage.put(f"{prefix}a", b"0123456789", "text/plain")
+    assert storage.get(f"{prefix}a") == b"0123456789"
+    assert storage.get_range(f"{prefix}a", 3, 4) == b"3456"
+
+
+def test_file_comes_back(storage: Storage, prefix: str, tmp_path: Path) -> None:
+    (tmp_path / "there").write_bytes(bytes(range(256)) * 50_000)  # 12.8 MB: in parts
+    storage.put_file(f"{prefix}file", tmp_path / "there", "image/png")
+    storage.get_file(f"{prefix}file", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == (tmp_path / "there").read_bytes()
+    head = storage.client.head_object(Bucket=storage.bucket, Key=f"{prefix}file")
+    assert head["ContentType"] == "image/png"
+
+
+def test_absent_object_is_a_storage_error(storage: Storage, prefix: str) -> None:
+    with pytest.raises(STORAGE_ERRORS):
+        storage.get(f"{prefix}absent")
+
+
+def test_signed_url_needs_no_key(storage: Storage, prefix: str) -> None:
+    storage.put(f"{prefix}a", b"bytes", "text/plain")
+    answer = _fetch(storage.presigned_get(f"{prefix}a", lifetime_s=60, filename="a.zip"))
+    assert (answer.status_code, answer.content) == (200, b"bytes")
+    assert answer.headers["content-disposition"] == 'attachment; filename="a.zip"'
+
+
+@pytest.mark.parametrize(
+    ("signed", "tampered"),
+    [
+        ("X-Amz-Expires=60", "X-Amz-Expires=600"),
+        ("X-Amz-Signature=", "X-Amz-Signature=0"),
+        ("/one", "/two"),
+    ],
+)
+def test_tampered_url_is_refused(
+    storage: Storage, prefix: str, signed: str, tampered: str
+) -> None:
+    for name in ("one", "two"):
+        storage.put(f"{prefix}{name}", b"bytes", "text/plain")
+    url = storage.presigned_get(f"{prefix}one", lifetime_s=60)
+    assert signed in url
+    assert _fetch(url.replace(signed, tampered)).status_code == 403
+
+
+def test_url_without_signature_is_refused(storage: Storage, prefix: str) -> None:
+    storage.put(f"{prefix}a", b"bytes", "text/plain")
+    url = urlunsplit(urlsplit(storage.presigned_get(f"{prefix}a", lifetime_s=60))._replace(query=""))
+    assert _fetch(url).status_code == 403
+
+
+def test_public_endpoint_is_in_the_url(connected: Parts) -> None:
+    settings = connected.settings.model_copy(update={"s3_endpoint_public": "https://files.example"})
+    elsewhere = make_parts(settings)
+    url = elsewhere.storage.presigned_get("a", lifetime_s=60)
+    elsewhere.close()
+    assert url.startswith(f"https://files.example/{settings.s3_bucket}/a?")
+
+
+def _uploads(storage: Storage, prefix: str) -> list[str]:
+    found = storage.client.list_multipart_uploads(Bucket=storage.bucket, Prefix=prefix)
+    return [upload["Key"] for upload in found.get("Uploads", ())]
+
+
+def test_completed_upload_is_its_parts_in_order(storage: Storage, prefix: str) -> None:
+    upload = storage.multipart(f"{prefix}a", "application/zip")
+    parts = [bytes([n]) * PART_BYTES for n in range(5)] + [b"end"]
+    for part in parts:
+        upload.add(bytearray(part))
+        assert list(storage.keys(prefix)) == []
+    upload.complete()
+    upload.close()
+    assert storage.get(f"{prefix}a") == b"".join(parts)
+    assert _uploads(storage, prefix) == []
+
+
+def test_closed_upload_leaves_nothing(storage: Storage, prefix: str) -> None:
+    upload = storage.multipart(f"{prefix}a", "application/zip")
+    for _ in range(3):
+        upload.add(bytes(PART_BYTES))
+    assert _uploads(storage, prefix) == [f"{prefix}a"]
+    upload.close()
+    assert _uploads(storage, prefix) == []
+    assert list(storage.keys(prefix)) == []
+
+
+def test_upload_that_the_server_refuses_leaves_nothing(storage: Storage, prefix: str) -> None:
+    upload = storage.multipart(f"{prefix}a", "application/zip")
+    upload.add(b"part")
+    upload._parts.append({"PartNumber": 7, "ETag": '"never sent"'})
+    with pytest.raises(UnavailableError):
+        upload.complete()
+    upload.close()
+    assert _uploads(storage, prefix) == []
+    assert list(storage.keys(prefix)) == []
+
+
+def test_upload_holds_few_parts_in_memory(storage: Storage, prefix: str) -> None:
+    upload = storage.multipart(f"{prefix}a", "application/zip")
+    for _ in range(8):
+        upload.add(bytes(PART_BYTES))
+        assert len(upload._pending) < MultipartUpload.IN_FLIGHT
+    upload.close()
+
+
+def test_prefix_of_more_than_a_thousand_keys_is_deleted_whole(
+    storage: Storage, prefix: str
+) -> None:
+    keys = [f"{prefix}in/{number:04d}" for number in range(1005)]
+    storage.put(f"{prefix}inside", b"a neighbour", "text/plain")
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda key: storage.put(key, b"x", "text/plain"), keys))
+    assert sorted(storage.keys(f"{prefix}in/")) == keys
+    assert storage.delete_prefix(f"{prefix}in/") == 1005
+    assert list(storage.keys(prefix)) == [f"{prefix}inside"]
+    assert storage.delete_prefix(f"{prefix}in/") == 0
+
+
+def test_object_that_stays_is_not_passed_over(
+    storage: Storage, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.put(f"{prefix}a", b"x", "text/plain")
+    refusal = {"Errors": [{"Key": f"{prefix}a", "Code": "AccessDenied"}]}
+    monkeypatch.setattr(storage.client, "delete_objects", lambda **_request: refusal)
+    with pytest.raises(UnavailableError, match="kept 1 of 1"):
+        storage.delete_prefix(prefix)
+
+
+def test_prefix_of_a_tenant_ends_where_its_name_ends() -> None:
+    assert resource_prefix("ten_1", "datasets", "ds_1") == "tenants/ten_1/datasets/ds_1/"
+
+
+def test_unreachable_storage_is_a_storage_error_and_told(
+    connected: Parts, tmp_path: Path
+) -> None:
+    settings = connected.settings.model_copy(
+        update={"s3_endpoint_internal": "http://127.0.0.1:9"}  # the discard port
+    )
+    elsewhere = make_parts(settings)
+    (tmp_path / "file").write_bytes(b"x")
+    assert not elsewhere.storage.is_reachable()
+    calls: list[Callable[[], object]] = [
+        lambda: elsewhere.storage.get("a"),
+        lambda: elsewhere.storage.put_file("a", tmp_path / "file"),
+        lambda: elsewhere.storage.get_file("a", tmp_path / "file"),
+    ]
+    for call in calls:
+        with pytest.raises(STORAGE_ERRORS):
+            call()
+    elsewhere.close()
+
+
+def test_file_that_cannot_be_stored_is_a_storage_error(connected: Parts, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    elsewhere = make_parts(connected.settings.model_copy(update={"s3_bucket": "absent"}))
+    with pytest.raises(STORAGE_ERRORS):
+        elsewhere.storage.put_file("a", tmp_path / "file")
+    elsewhere.close()
+
+
+def test_bucket_is_made_once(connected: Parts) -> None:
+    name = f"made-{uuid.uuid4().hex[:8]}"
+    parts = make_parts(connected.settings.model_copy(update={"s3_bucket": name}))
+    assert not parts.storage.is_reachable()
+    parts.storage.ensure_bucket()
+    parts.storage.ensure_bucket()
+    assert parts.storage.is_reachable()
+    parts.close()
+
+
+def test_wrong_secret_is_refused(connected: Parts) -> None:
+    credentials = {"s3_secret_key": connected.settings.database_url}
+    parts = make_parts(connected.settings.model_copy(update=credentials))
+    with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
+        parts.storage.put("a", b"x", "text/plain")
+    parts.close()
