@@ -90,22 +90,37 @@ def authenticate(session: Session, key: str) -> Principal:
     return Principal(row.tenant_id, row.id, frozenset(row.scopes))
 
 
+def is_known(session: Session, key: str) -> bool:
+    """Tell whether `key` would be admitted."""
+    try:
+        authenticate(session, key)
+    except UnauthorizedError:
+        return False
+    return True
+
+
+def ensure_tenant(session: Session, name: str) -> str:
+    """Return the id of the tenant called `name`, made if it is not there."""
+    tenant = session.scalars(select(Tenant).where(Tenant.name == name)).one_or_none()
+    if tenant is None:
+        tenant = Tenant(id=new_id(Prefix.TENANT), name=name)
+        session.add(tenant)
+        session.flush()
+    return tenant.id
+
+
 def bootstrap(session: Session, tenant_name: str) -> str:
     """Create a tenant and return its first key, which has every scope.
 
     Raises:
         ConflictError: if the tenant has a key already.
     """
-    tenant = session.scalars(select(Tenant).where(Tenant.name == tenant_name)).one_or_none()
-    if tenant is None:
-        tenant = Tenant(id=new_id(Prefix.TENANT), name=tenant_name)
-        session.add(tenant)
-        session.flush()
-    if session.scalars(select(APIKey.id).where(APIKey.tenant_id == tenant.id).limit(1)).first():
+    tenant_id = ensure_tenant(session, tenant_name)
+    if session.scalars(select(APIKey.id).where(APIKey.tenant_id == tenant_id).limit(1)).first():
         raise ConflictError(
             f"tenant {tenant_name!r} has a key already; make more with POST /v1/api-keys"
         )
-    return issue(session, tenant.id, name="bootstrap", scopes=[Scope.ADMIN])[1]
+    return issue(session, tenant_id, name="bootstrap", scopes=[Scope.ADMIN])[1]
 
 
 def _digest(secret: str) -> str:

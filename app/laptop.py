@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app import api_keys
+from app.api_keys import Scope
 from app.database import Database
 from app.embedded.home import Home, write_private
 from app.embedded.stack import Progress, Servers, Service, Stack, run_services, start_servers
-from app.errors import ConflictError
 from app.settings import SERVICE_VARIABLES, HomeSettings, base_environment, tuning
 from app.storage import STORAGE_ERRORS, Storage
 
@@ -130,16 +130,15 @@ def _storage_answers(servers: Servers) -> bool:
 
 
 def _api_key(home: Home, servers: Servers) -> str:
-    """Return the key of the laptop's tenant, made at the first start and kept in the home."""
+    """Return the key of the laptop's tenant, kept in the home; a new one if that was lost."""
     database = Database(servers.database_url, pool_size=1)
+    known = home.read_connection()
     try:
         with database.transaction() as session:
-            return api_keys.bootstrap(session, TENANT)
-    except ConflictError:
-        known = home.read_connection()
-        if known is None:
-            raise
-        return known.api_key
+            if known is not None and api_keys.is_known(session, known.api_key):
+                return known.api_key
+            tenant_id = api_keys.ensure_tenant(session, TENANT)
+            return api_keys.issue(session, tenant_id, name="laptop", scopes=[Scope.ADMIN])[1]
     finally:
         database.close()
 

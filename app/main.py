@@ -11,13 +11,13 @@ from pydantic import JsonValue
 
 from app.api import problems
 from app.api.middleware import RequestContext
-from app.api.routers import api_keys, datasets, generators, health, jobs, reports, samples
+from app.api.routers import api_keys, content, datasets, generators, health, jobs, reports, samples
 from app.parts import make_parts
 from app.settings import Settings, settings
 from app.telemetry import configure_logging
 
 MAX_BODY_BYTES = 1 << 20
-"""Of every route but the uploads, which stream and count for themselves."""
+"""Of every route but the upload, which streams and counts for itself."""
 
 
 def create_app(values: Settings | None = None) -> FastAPI:
@@ -42,9 +42,9 @@ def create_app(values: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(RequestContext)
     problems.install(app)
-    for router in (datasets.router,):
-        app.include_router(router)
+    app.include_router(content.router)
     for router in (
+        datasets.router,
         generators.router,
         samples.router,
         reports.router,

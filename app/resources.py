@@ -25,13 +25,19 @@ _ACTIVE_NAMES = {
 }
 
 
-def get(session: Session, table: type[R], tenant_id: str, resource_id: str) -> R:
+def get(
+    session: Session, table: type[R], tenant_id: str, resource_id: str, *, to_derive: bool = False
+) -> R:
     """Return a resource of the tenant.
+
+    With `to_derive` it cannot be deleted before the transaction ends, so that nothing comes to
+    stand on what is gone.
 
     Raises:
         NotFoundError: if there is none, it was deleted, or it is somebody else's.
     """
-    row = session.get(table, resource_id)
+    lock = {"of": table, "read": True} if to_derive else None
+    row = session.get(table, resource_id, with_for_update=lock)
     if row is None or row.tenant_id != tenant_id or row.deleted_at is not None:
         raise NotFoundError(f"no such {_NAMES[table]}")
     return row
@@ -87,6 +93,7 @@ def delete(session: Session, row: Dataset | Generator | SampleBatch | Report) ->
     Raises:
         ConflictError: while something that was derived from it exists.
     """
+    session.refresh(row, with_for_update={"of": type(row)})
     derived = list(_derived(session, row))
     if derived:
         raise ConflictError(f"delete what was made from it first: {', '.join(derived[:20])}")

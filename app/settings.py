@@ -113,6 +113,8 @@ def tuning() -> dict[str, str]:
 
 def base_environment() -> dict[str, str]:
     """Return what a child process inherits: where to find programs, home, language, scratch."""
+    # By the last one the laptop's reaper finds all that a killed `up` left.
     inherited = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+    marks = ("GLIAFORGE_STACK",)
     gpu = tuple(name for name in os.environ if name.startswith(("CUDA_", "NVIDIA_")))  # noqa: TID251 - this is the one place
-    return {name: os.environ[name] for name in (*inherited, *gpu) if name in os.environ}  # noqa: TID251 - this is the one place
+    return {name: os.environ[name] for name in (*inherited, *marks, *gpu) if name in os.environ}  # noqa: TID251 - this is the one place

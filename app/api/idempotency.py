@@ -5,6 +5,8 @@ equal requests at once only one is. Refused requests changed nothing and free th
 """
 
 import hashlib
+import json
+import re
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from typing import Annotated
@@ -24,14 +26,14 @@ from app.tables import IdempotencyKey, now
 IN_FLIGHT_S = 60.0
 """An unanswered key older than this belonged to a process that died."""
 MAX_KEY_LENGTH = 255
+_KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_LENGTH}}}")
 
 
 def documented_key(
     idempotency_key: Annotated[
         str | None,
         Header(
-            min_length=1,
-            max_length=MAX_KEY_LENGTH,
+            pattern=f"^{_KEY.pattern}$",
             description="Send the request again with the same key to get the first answer again.",
         ),
     ] = None,
@@ -39,8 +41,17 @@ def documented_key(
     """Declare the header; `IdempotentRoute` reads it."""
 
 
+def keep_out(request: Request, field: str) -> None:
+    """Store null for a field of the answer to `request`, which a replay must not show."""
+    request.state.kept_out = field
+
+
 class IdempotentRoute(APIRoute):
-    """A route whose POSTs honour `Idempotency-Key`."""
+    """A route whose POSTs honour `Idempotency-Key`.
+
+    An answer belongs to the API key that asked for it: another one of the tenant, which may lack
+    the scope, is told that the Idempotency-Key is taken.
+    """
 
     def get_route_handler(self) -> Callable[[Request], Awaitable[Response]]:  # type: ignore[override]  # narrower in fastapi's annotation only
         """Wrap the handler."""
@@ -48,12 +59,14 @@ class IdempotentRoute(APIRoute):
 
         async def once(request: Request) -> Response:
             key = request.headers.get("idempotency-key")
-            if request.method != "POST" or not key or len(key) > MAX_KEY_LENGTH:
+            if request.method != "POST" or key is None or _KEY.fullmatch(key) is None:
                 return await handle(request)
             parts: Parts = request.app.state.parts
             principal = await run_in_threadpool(authenticate, parts, request)
             digest = hashlib.sha256(
-                b"\0".join((request.url.path.encode(), await request.body()))
+                b"\0".join(
+                    (principal.key_id.encode(), request.url.path.encode(), await request.body())
+                )
             ).hexdigest()
             names = (principal.tenant_id, key)
             replay = await run_in_threadpool(_claim, parts.database, names, digest)
@@ -63,7 +76,8 @@ class IdempotentRoute(APIRoute):
             try:
                 response = await handle(request)
             finally:
-                await run_in_threadpool(_settle, parts.database, names, response)
+                kept_out = getattr(request.state, "kept_out", None)
+                await run_in_threadpool(_settle, parts.database, names, response, kept_out)
             return response
 
         return once
@@ -91,7 +105,9 @@ def _claim(database: Database, names: tuple[str, str], digest: str) -> Response 
         )
         if claimed is not None:
             return None
-        first = session.get_one(IdempotencyKey, names)
+        first = session.get(IdempotencyKey, names)
+        if first is None:
+            raise IdempotencyInFlightError("it was refused just now; send it again")
         if first.request_sha256 != digest:
             raise IdempotencyMismatchError("use a new Idempotency-Key for a new request")
         if first.status is None:
@@ -103,7 +119,9 @@ def _claim(database: Database, names: tuple[str, str], digest: str) -> Response 
         )
 
 
-def _settle(database: Database, names: tuple[str, str], response: Response | None) -> None:
+def _settle(
+    database: Database, names: tuple[str, str], response: Response | None, kept_out: str | None
+) -> None:
     mine = (IdempotencyKey.tenant_id == names[0], IdempotencyKey.key == names[1])
     with database.transaction() as session:
         if response is None or response.status_code >= 300:  # noqa: PLR2004 - the end of success
@@ -114,8 +132,11 @@ def _settle(database: Database, names: tuple[str, str], response: Response | Non
             for name, value in response.headers.items()
             if name in ("content-type", "location")
         }
+        body = bytes(response.body).decode()
+        if kept_out is not None:
+            body = json.dumps(json.loads(body) | {kept_out: None})
         session.execute(
             update(IdempotencyKey)
             .where(*mine)
-            .values(status=response.status_code, headers=kept, body=bytes(response.body).decode())
+            .values(status=response.status_code, headers=kept, body=body)
         )

@@ -41,7 +41,8 @@ class RequestContext:
         scope["request_id"] = given if is_token else uuid.uuid4().hex
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
-        status, started = 0, time.perf_counter()
+        # What raises here is answered with a 500, outside this middleware.
+        status, started = 500, time.perf_counter()
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status

@@ -8,7 +8,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
 
 from app.api.middleware import request_id
@@ -80,8 +80,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(GliaforgeError, _known)
     app.add_exception_handler(RequestValidationError, _malformed)
     app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(OperationalError, _part_missing)
-    for error in STORAGE_ERRORS:
+    for error in (OperationalError, InterfaceError, PoolTimeoutError, *STORAGE_ERRORS):
         app.add_exception_handler(error, _part_missing)
     app.add_exception_handler(Exception, _unknown)
 
@@ -174,4 +173,6 @@ def _unknown(request: Request, error: Exception) -> JSONResponse:
         "internal",
         "Unexpected error",
         "the fault is ours; quote the request_id when you report it",
+        # This answer is given outside the middleware that adds it to all others.
+        headers={"X-Request-ID": request_id(request.scope)},
     )

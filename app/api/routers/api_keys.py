@@ -1,12 +1,13 @@
 """/v1/api-keys: make, list and revoke keys of the own tenant."""
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
 from sqlalchemy import select
 
 from app import api_keys, tables
 from app.api.auth import Admin
 from app.api.dependencies import Session
-from app.api.idempotency import IdempotentRoute, documented_key
+from app.api.idempotency import IdempotentRoute, documented_key, keep_out
+from app.api.ids import APIKeyID
 from app.api.pagination import After, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import api_keys as schemas
@@ -22,9 +23,14 @@ router = APIRouter(prefix="/v1/api-keys", tags=["api-keys"], route_class=Idempot
     responses=documented(ConflictError),
 )
 def create_api_key(
-    body: schemas.NewAPIKey, caller: Admin, session: Session, response: Response
+    body: schemas.NewAPIKey,
+    caller: Admin,
+    session: Session,
+    request: Request,
+    response: Response,
 ) -> schemas.IssuedAPIKey:
-    """Make a key; the answer shows it this once."""
+    """Make a key; the answer shows it this once, and its replay does not."""
+    keep_out(request, "key")
     row, key = api_keys.issue(
         session, caller.tenant_id, name=body.name, scopes=body.scopes, expires_at=body.expires_at
     )
@@ -45,7 +51,7 @@ def list_api_keys(
 
 
 @router.delete("/{key_id}", status_code=204, responses=documented(NotFoundError, ConflictError))
-def revoke_api_key(key_id: str, caller: Admin, session: Session) -> None:
+def revoke_api_key(key_id: APIKeyID, caller: Admin, session: Session) -> None:
     """Revoke a key at once; the key of this request cannot revoke itself."""
     row = session.get(tables.APIKey, key_id)
     if row is None or row.tenant_id != caller.tenant_id:

@@ -10,6 +10,7 @@ from app.api.auth import GeneratorsReader, GeneratorsTrainer
 from app.api.caching import cached_png
 from app.api.dependencies import RequestID, ServiceParts, Session
 from app.api.idempotency import IdempotentRoute, documented_key
+from app.api.ids import GeneratorID
 from app.api.pagination import After, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import generators as schemas
@@ -41,7 +42,9 @@ def create_generator(
 ) -> schemas.Generator:
     """Train a generator on a dataset."""
     config = _config(body)
-    dataset = resources.get(session, tables.Dataset, caller.tenant_id, body.dataset_id)
+    dataset = resources.get(
+        session, tables.Dataset, caller.tenant_id, body.dataset_id, to_derive=True
+    )
     row = generators.create(
         session,
         dataset,
@@ -66,7 +69,7 @@ def list_generators(
 
 @router.get("/generators/{generator_id}", responses=documented(NotFoundError))
 def get_generator(
-    generator_id: str, caller: GeneratorsReader, session: Session
+    generator_id: GeneratorID, caller: GeneratorsReader, session: Session
 ) -> schemas.Generator:
     """Show a generator."""
     row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
@@ -78,7 +81,9 @@ def get_generator(
     status_code=204,
     responses=documented(NotFoundError, ConflictError),
 )
-def delete_generator(generator_id: str, caller: GeneratorsTrainer, session: Session) -> None:
+def delete_generator(
+    generator_id: GeneratorID, caller: GeneratorsTrainer, session: Session
+) -> None:
     """Delete a generator and its checkpoints; refused while a sample batch stands on it."""
     row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
     resources.delete(session, row)
@@ -86,7 +91,7 @@ def delete_generator(generator_id: str, caller: GeneratorsTrainer, session: Sess
 
 @router.get("/generators/{generator_id}/history", responses=documented(NotFoundError))
 def get_generator_history(
-    generator_id: str, caller: GeneratorsReader, session: Session
+    generator_id: GeneratorID, caller: GeneratorsReader, session: Session
 ) -> schemas.History:
     """Return the losses as series."""
     row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
@@ -95,7 +100,7 @@ def get_generator_history(
 
 @router.get("/generators/{generator_id}/checkpoints", responses=documented(NotFoundError))
 def list_generator_checkpoints(
-    generator_id: str, caller: GeneratorsReader, session: Session
+    generator_id: GeneratorID, caller: GeneratorsReader, session: Session
 ) -> schemas.Checkpoints:
     """List the checkpoints, the last one first."""
     row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
@@ -118,7 +123,7 @@ def list_generator_checkpoints(
     },
 )
 def get_generator_progress(
-    generator_id: str,
+    generator_id: GeneratorID,
     caller: GeneratorsReader,
     parts: ServiceParts,
     session: Session,

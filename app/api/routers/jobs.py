@@ -9,6 +9,7 @@ from app import jobs, tables
 from app.api.auth import JobsReader, JobsWriter
 from app.api.dependencies import Session
 from app.api.idempotency import IdempotentRoute, documented_key
+from app.api.ids import JobID
 from app.api.pagination import After, AfterIndex, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import jobs as schemas
@@ -39,14 +40,14 @@ def list_jobs(
 
 
 @router.get("/{job_id}", responses=documented(NotFoundError))
-def get_job(job_id: str, caller: JobsReader, session: Session) -> schemas.Job:
+def get_job(job_id: JobID, caller: JobsReader, session: Session) -> schemas.Job:
     """Show a job."""
     return schemas.job(session, jobs.get(session, caller.tenant_id, job_id))
 
 
 @router.get("/{job_id}/events", responses=documented(NotFoundError))
 def list_job_events(
-    job_id: str,
+    job_id: JobID,
     caller: JobsReader,
     session: Session,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
@@ -64,6 +65,6 @@ def list_job_events(
     dependencies=[Depends(documented_key)],
     responses=documented(NotFoundError, ConflictError),
 )
-def cancel_job(job_id: str, caller: JobsWriter, session: Session) -> schemas.Job:
+def cancel_job(job_id: JobID, caller: JobsWriter, session: Session) -> schemas.Job:
     """Ask for the end of a job: at once if it waits, within seconds if it runs."""
     return schemas.job(session, jobs.cancel(session, caller.tenant_id, job_id))

@@ -8,6 +8,7 @@ from app.api.auth import ReportsReader, ReportsWriter
 from app.api.caching import cached_png
 from app.api.dependencies import RequestID, ServiceParts, Session
 from app.api.idempotency import IdempotentRoute, documented_key
+from app.api.ids import ReportID
 from app.api.pagination import After, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import reports as schemas
@@ -31,10 +32,11 @@ def create_report(
     request_id: RequestID,
 ) -> schemas.Report:
     """Compare a batch with the real images that its generator never saw."""
+    tenant_id = caller.tenant_id
     row = reports.create(
         session,
-        resources.get(session, tables.Dataset, caller.tenant_id, body.real_dataset_id),
-        resources.get(session, tables.SampleBatch, caller.tenant_id, body.sample_batch_id),
+        resources.get(session, tables.Dataset, tenant_id, body.real_dataset_id, to_derive=True),
+        resources.get(session, tables.SampleBatch, tenant_id, body.sample_batch_id, to_derive=True),
         profile=body.profile,
         request_id=request_id,
     )
@@ -54,7 +56,7 @@ def list_reports(
 
 
 @router.get("/reports/{report_id}", responses=documented(NotFoundError))
-def get_report(report_id: str, caller: ReportsReader, session: Session) -> schemas.Report:
+def get_report(report_id: ReportID, caller: ReportsReader, session: Session) -> schemas.Report:
     """Show a report."""
     row = resources.get(session, tables.Report, caller.tenant_id, report_id)
     return schemas.report(session, row)
@@ -63,7 +65,7 @@ def get_report(report_id: str, caller: ReportsReader, session: Session) -> schem
 @router.delete(
     "/reports/{report_id}", status_code=204, responses=documented(NotFoundError, ConflictError)
 )
-def delete_report(report_id: str, caller: ReportsWriter, session: Session) -> None:
+def delete_report(report_id: ReportID, caller: ReportsWriter, session: Session) -> None:
     """Delete a report and its plots."""
     row = resources.get(session, tables.Report, caller.tenant_id, report_id)
     resources.delete(session, row)
@@ -79,7 +81,7 @@ def delete_report(report_id: str, caller: ReportsWriter, session: Session) -> No
     },
 )
 def get_report_plot(
-    report_id: str,
+    report_id: ReportID,
     name: str,
     caller: ReportsReader,
     parts: ServiceParts,

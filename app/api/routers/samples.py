@@ -10,6 +10,7 @@ from app.api.auth import SamplesGenerator, SamplesReader
 from app.api.caching import cached_png
 from app.api.dependencies import RequestID, ServiceParts, Session
 from app.api.idempotency import IdempotentRoute, documented_key
+from app.api.ids import SampleBatchID
 from app.api.pagination import After, AfterIndex, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import samples as schemas
@@ -33,7 +34,9 @@ def create_sample_batch(
     request_id: RequestID,
 ) -> schemas.SampleBatch:
     """Draw synthetic images from a generator."""
-    generator = resources.get(session, tables.Generator, caller.tenant_id, body.generator_id)
+    generator = resources.get(
+        session, tables.Generator, caller.tenant_id, body.generator_id, to_derive=True
+    )
     counts = body.counts or samples.even_counts(generator.labels, body.count or 0)
     row = samples.create(
         session,
@@ -60,14 +63,18 @@ def list_sample_batches(
 
 
 @router.get("/{batch_id}", responses=documented(NotFoundError))
-def get_sample_batch(batch_id: str, caller: SamplesReader, session: Session) -> schemas.SampleBatch:
+def get_sample_batch(
+    batch_id: SampleBatchID, caller: SamplesReader, session: Session
+) -> schemas.SampleBatch:
     """Show a sample batch."""
     row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
     return schemas.sample_batch(session, row)
 
 
 @router.delete("/{batch_id}", status_code=204, responses=documented(NotFoundError, ConflictError))
-def delete_sample_batch(batch_id: str, caller: SamplesGenerator, session: Session) -> None:
+def delete_sample_batch(
+    batch_id: SampleBatchID, caller: SamplesGenerator, session: Session
+) -> None:
     """Delete a sample batch and its images; refused while a report stands on it."""
     row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
     resources.delete(session, row)
@@ -75,7 +82,7 @@ def delete_sample_batch(batch_id: str, caller: SamplesGenerator, session: Sessio
 
 @router.get("/{batch_id}/images", responses=documented(NotFoundError, NotReadyError))
 def list_sample_images(
-    batch_id: str,
+    batch_id: SampleBatchID,
     caller: SamplesReader,
     parts: ServiceParts,
     session: Session,
@@ -105,7 +112,7 @@ def list_sample_images(
     },
 )
 def get_sample_preview(
-    batch_id: str,
+    batch_id: SampleBatchID,
     caller: SamplesReader,
     parts: ServiceParts,
     session: Session,
@@ -129,7 +136,7 @@ def get_sample_preview(
     | {307: {"description": "A presigned URL of a zip: the images, manifest and provenance"}},
 )
 def get_sample_archive(
-    batch_id: str, caller: SamplesReader, parts: ServiceParts, session: Session
+    batch_id: SampleBatchID, caller: SamplesReader, parts: ServiceParts, session: Session
 ) -> RedirectResponse:
     """Redirect to a zip of the images with manifest.csv and provenance.json."""
     row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)

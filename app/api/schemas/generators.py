@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from sqlalchemy.orm import Session
 
 from app import resources, tables
+from app.api.ids import DatasetID
 from app.api.schemas import jobs
 from app.api.schemas.datasets import Name
 from models.config import PRESETS, Preset, TrainingConfig
@@ -32,7 +33,7 @@ class NewGenerator(BaseModel):
     )
 
     name: Name
-    dataset_id: str = Field(max_length=64)
+    dataset_id: DatasetID
     preset: str = Field(max_length=64, examples=["baseline-dcgan"])
     config: dict[str, JsonValue] = Field(
         default_factory=dict, description="Overrides of the preset; see GET /v1/presets."

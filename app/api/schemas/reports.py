@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from sqlalchemy.orm import Session
 
 from app import resources, tables
+from app.api.ids import DatasetID, SampleBatchID
 from app.api.schemas import jobs
 from models.config import ReportProfile
 
@@ -30,8 +31,8 @@ class NewReport(BaseModel):
         },
     )
 
-    real_dataset_id: str = Field(max_length=64)
-    sample_batch_id: str = Field(max_length=64)
+    real_dataset_id: DatasetID
+    sample_batch_id: SampleBatchID
     profile: ReportProfile = ReportProfile.QUICK
 
 

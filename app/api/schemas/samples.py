@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from sqlalchemy.orm import Session
 
 from app import resources, tables
+from app.api.ids import CheckpointID, GeneratorID
 from app.api.schemas import jobs
 
 MAX_IMAGES = 100_000
@@ -34,8 +35,8 @@ class NewSampleBatch(BaseModel):
         },
     )
 
-    generator_id: str = Field(max_length=64)
-    checkpoint_id: str | None = Field(None, max_length=64, description="The best one if absent.")
+    generator_id: GeneratorID
+    checkpoint_id: CheckpointID | None = Field(None, description="The best one if absent.")
     count: Count | None = Field(None, description="Shared over the labels as evenly as can be.")
     counts: dict[str, Count] | None = Field(
         None, min_length=1, max_length=100, description="Label -> number of images."

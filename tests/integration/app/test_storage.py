@@ -64,9 +64,7 @@ def test_signed_url_needs_no_key(storage: Storage, prefix: str) -> None:
         ("/one", "/two"),
     ],
 )
-def test_tampered_url_is_refused(
-    storage: Storage, prefix: str, signed: str, tampered: str
-) -> None:
+def test_tampered_url_is_refused(storage: Storage, prefix: str, signed: str, tampered: str) -> None:
     for name in ("one", "two"):
         storage.put(f"{prefix}{name}", b"bytes", "text/plain")
     url = storage.presigned_get(f"{prefix}one", lifetime_s=60)
@@ -76,7 +74,9 @@ def test_tampered_url_is_refused(
 
 def test_url_without_signature_is_refused(storage: Storage, prefix: str) -> None:
     storage.put(f"{prefix}a", b"bytes", "text/plain")
-    url = urlunsplit(urlsplit(storage.presigned_get(f"{prefix}a", lifetime_s=60))._replace(query=""))
+    url = urlunsplit(
+        urlsplit(storage.presigned_get(f"{prefix}a", lifetime_s=60))._replace(query="")
+    )
     assert _fetch(url).status_code == 403
 
 
@@ -161,9 +161,7 @@ def test_prefix_of_a_tenant_ends_where_its_name_ends() -> None:
     assert resource_prefix("ten_1", "datasets", "ds_1") == "tenants/ten_1/datasets/ds_1/"
 
 
-def test_unreachable_storage_is_a_storage_error_and_told(
-    connected: Parts, tmp_path: Path
-) -> None:
+def test_unreachable_storage_is_a_storage_error_and_told(connected: Parts, tmp_path: Path) -> None:
     settings = connected.settings.model_copy(
         update={"s3_endpoint_internal": "http://127.0.0.1:9"}  # the discard port
     )
@@ -189,13 +187,17 @@ def test_file_that_cannot_be_stored_is_a_storage_error(connected: Parts, tmp_pat
     elsewhere.close()
 
 
-def test_bucket_is_made_once(connected: Parts) -> None:
-    name = f"made-{uuid.uuid4().hex[:8]}"
-    parts = make_parts(connected.settings.model_copy(update={"s3_bucket": name}))
+def test_bucket_that_is_there_is_kept(storage: Storage, prefix: str) -> None:
+    storage.put(f"{prefix}a", b"x", "text/plain")
+    storage.ensure_bucket()
+    assert storage.get(f"{prefix}a") == b"x"
+
+
+def test_key_of_the_service_makes_no_other_bucket(connected: Parts) -> None:
+    parts = make_parts(connected.settings.model_copy(update={"s3_bucket": "another"}))
     assert not parts.storage.is_reachable()
-    parts.storage.ensure_bucket()
-    parts.storage.ensure_bucket()
-    assert parts.storage.is_reachable()
+    with pytest.raises(ClientError, match="AccessDenied"):
+        parts.storage.ensure_bucket()
     parts.close()
 
 

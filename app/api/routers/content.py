@@ -1,0 +1,149 @@
+"""/v1/datasets/{id}/content: take an archive of any size as it arrives."""
+
+import uuid
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request, Response
+from fastapi.concurrency import run_in_threadpool
+from starlette.requests import ClientDisconnect
+
+from app import datasets, resources, tables
+from app.api.auth import DatasetsWriter
+from app.api.dependencies import RequestID, ServiceParts
+from app.api.ids import DatasetID
+from app.api.problems import documented
+from app.api.schemas import datasets as schemas
+from app.errors import (
+    BadRequestError,
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    TooLargeError,
+    UnsupportedArchiveError,
+)
+from app.parts import Parts
+from app.storage import PART_BYTES
+
+router = APIRouter(tags=["datasets"])
+
+SNIFF_BYTES = 262  # a tar says so at offset 257
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_CONTENT = {
+    "requestBody": {
+        "required": True,
+        "description": "A .zip, .tar or .tar.gz with the images in one folder per label.",
+        "content": dict.fromkeys(
+            (
+                "application/octet-stream",
+                "application/zip",
+                "application/x-tar",
+                "application/gzip",
+            ),
+            _BINARY,
+        ),
+    }
+}
+
+
+@router.put(
+    "/v1/datasets/{dataset_id}/content",
+    status_code=202,
+    openapi_extra=_CONTENT,
+    responses=documented(NotFoundError, ConflictError, UnsupportedArchiveError),
+)
+async def put_dataset_content(
+    dataset_id: DatasetID,
+    caller: DatasetsWriter,
+    parts: ServiceParts,
+    request: Request,
+    response: Response,
+    request_id: RequestID,
+    filename: Annotated[
+        str | None,
+        Query(max_length=255, description="For your own records: the format is read off the bytes"),
+    ] = None,
+) -> schemas.Dataset:
+    """Upload the images as one archive and start their ingest.
+
+    The body goes to object storage as it arrives; nothing is kept of an upload that breaks off.
+    """
+    del filename  # it may name a patient, and nothing needs it
+    key = await run_in_threadpool(_new_content_key, parts, caller.tenant_id, dataset_id)
+    size_bytes = await _store_body(parts, request, key)
+    response.headers["Location"] = f"/v1/datasets/{dataset_id}"
+    return await run_in_threadpool(
+        _start_ingest, parts, caller.tenant_id, dataset_id, (key, size_bytes, request_id)
+    )
+
+
+def _new_content_key(parts: Parts, tenant_id: str, dataset_id: str) -> str:
+    with parts.database.transaction() as session:
+        row = resources.get(session, tables.Dataset, tenant_id, dataset_id)
+        datasets.check_takes_content(row)
+        return f"{datasets.prefix(row)}incoming/{uuid.uuid4().hex}"
+
+
+async def _store_body(parts: Parts, request: Request, key: str) -> int:
+    """Stream the body to `key`; return its size in bytes.
+
+    Raises:
+        TooLargeError: before anything is stored if the length is declared, else as soon as it is.
+        UnsupportedArchiveError: if the first bytes are of no archive.
+        InvalidRequestError: if there is no body.
+        BadRequestError: if the client went away.
+    """
+    most = parts.settings.max_upload_bytes
+    declared = request.headers.get("content-length", "0")
+    if declared.isdigit() and int(declared) > most:
+        raise TooLargeError(f"an upload has at most {most} bytes")
+    buffer, size_bytes, upload = bytearray(), 0, None
+    try:
+        async for chunk in request.stream():
+            size_bytes += len(chunk)
+            if size_bytes > most:
+                raise TooLargeError(f"an upload has at most {most} bytes")
+            buffer += chunk
+            if upload is None and len(buffer) >= SNIFF_BYTES:
+                _refuse_unless_archive(bytes(buffer[:SNIFF_BYTES]))
+                upload = await run_in_threadpool(
+                    parts.storage.multipart, key, "application/octet-stream"
+                )
+            if upload is not None and len(buffer) >= PART_BYTES:
+                part, buffer = buffer, bytearray()
+                await run_in_threadpool(upload.add, part)
+        if upload is None:
+            _refuse_unless_archive(bytes(buffer))
+            upload = await run_in_threadpool(
+                parts.storage.multipart, key, "application/octet-stream"
+            )
+        await run_in_threadpool(upload.add, buffer)
+        await run_in_threadpool(upload.complete)
+    except ClientDisconnect as error:
+        raise BadRequestError("the upload broke off; nothing was kept") from error
+    finally:
+        if upload is not None:
+            await run_in_threadpool(upload.close)
+    return size_bytes
+
+
+def _refuse_unless_archive(head: bytes) -> None:
+    if not head:
+        raise InvalidRequestError("the body is empty; send a .zip, .tar or .tar.gz")
+    if not (
+        head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b")) or head[257:262] == b"ustar"
+    ):
+        raise UnsupportedArchiveError("the body is neither .zip, nor .tar, nor .tar.gz")
+
+
+def _start_ingest(
+    parts: Parts, tenant_id: str, dataset_id: str, upload: tuple[str, int, str]
+) -> schemas.Dataset:
+    try:
+        with parts.database.transaction() as session:
+            row = resources.get(session, tables.Dataset, tenant_id, dataset_id)
+            datasets.start_ingest(session, row, *upload)
+            return schemas.dataset(session, row)
+    except (ConflictError, NotFoundError):
+        # Another upload was quicker, or the dataset was deleted: nobody knows this object's key.
+        parts.storage.delete_prefix(upload[0])
+        raise
