@@ -73,8 +73,7 @@ COPY --from=install-api /opt/gliaforge /opt/gliaforge
 EXPOSE 8000
 HEALTHCHECK --interval=15s --timeout=5s --start-period=20s --retries=3 \
     CMD ["python", "-I", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/livez', timeout=4)"]
-CMD ["python", "-m", "uvicorn", "app.main:create_app", "--factory", "--no-access-log", \
-     "--host", "0.0.0.0", "--port", "8000", "--timeout-graceful-shutdown", "20"]
+CMD ["gliaforge", "api", "--host", "0.0.0.0", "--port", "8000"]
 
 FROM runtime AS worker
 LABEL org.opencontainers.image.title="gliaforge-worker" \

@@ -24,6 +24,7 @@ class Database:
             pool_size=pool_size,
             max_overflow=pool_size,
             pool_pre_ping=True,
+            hide_parameters=True,  # in the texts of errors, which are logged
             # A statement or lock that waits for ever would hold an HTTP thread for ever.
             connect_args={
                 "connect_timeout": 5,

@@ -82,16 +82,26 @@ class Client:
     def wait(self, path: str, on_job: Callable[[Resource], None]) -> Resource:
         """Follow the job of a resource to its end and return the resource.
 
+        Ctrl-C cancels the job: whoever asked for it has left.
+
         Raises:
             ServiceError: if the job did not succeed.
         """
+        try:
+            return self._follow(path, on_job)
+        except KeyboardInterrupt:
+            job = self.get(path)["job"]
+            self._http.post(f"/v1/jobs/{job['id']}/cancel")
+            raise
+
+    def _follow(self, path: str, on_job: Callable[[Resource], None]) -> Resource:
         while True:
             resource = self.get(path)
             job = resource["job"]
             on_job(job)
             if job["status"] == "succeeded":
                 return resource
-            if job["status"] in ("failed", "cancelled"):
+            if job["status"] in {"failed", "cancelled"}:
                 error = job["error"] or {"code": job["status"], "detail": ""}
                 raise ServiceError(f"{job['kind']} {job['status']}: {error['detail']}")
             time.sleep(POLL_S)

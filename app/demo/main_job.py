@@ -175,12 +175,19 @@ def _report(client: Client, dataset: Resource, batch: Resource, bars: Progress) 
 def _show(bars: Progress, task: TaskID, job: Resource) -> None:
     progress = job["progress"]
     if progress is None:
-        waiting = f"queued, {job['queue']['position']} before it" if job["queue"] else job["status"]
-        bars.update(task, message=waiting)
+        bars.update(task, message=_waiting(job))
         return
     speed = progress["images_per_second"]
     parts = [progress["message"] or "", f"{speed:.0f} images/s" if speed else ""]
     bars.update(task, completed=progress["fraction"], message="  ".join(filter(None, parts)))
+
+
+def _waiting(job: Resource) -> str:
+    queue = job["queue"]
+    if queue is None:
+        return str(job["status"])
+    reason = "the workers are busy" if queue["waiting_for"] == "workers_busy" else "for a worker"
+    return f"queued, {queue['position']} before it; {reason}"
 
 
 def _summarise(console: Console, dataset: Resource, report: Resource, output: Path) -> None:

@@ -40,7 +40,7 @@ def test_labels_are_the_folders(mri: Resource) -> None:
 
 def test_no_group_is_in_two_splits(api: httpx.Client, mri: Resource) -> None:
     seen: dict[int, set[str]] = {}
-    after: str | int = -1
+    after: str | int | None = -1
     while after is not None:
         path = f"/v1/datasets/{mri['id']}/files?verdict=accepted&limit=100&after={after}"
         page = api.get(path).json()

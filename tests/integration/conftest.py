@@ -48,6 +48,8 @@ def _answers(servers: Servers) -> bool:
         storage.put("ready", b"ready", "text/plain")
     except STORAGE_ERRORS:
         return False
+    finally:
+        storage.close()
     return True
 
 
