@@ -12,7 +12,7 @@ from app.contact_sheet import Tile, draw, tile_from_pixels
 from app.errors import ConflictError, NotFoundError, NotReadyError
 from app.identifiers import Prefix, new_id
 from app.jobs import Claim, Kind
-from app.resources import status
+from app.resources import start_job, status
 from app.storage import Storage, resource_prefix
 from app.tables import Dataset, DatasetFile
 
@@ -64,16 +64,7 @@ def start_ingest(
     session.refresh(row, with_for_update={"of": Dataset})
     check_takes_content(row)
     row.content_key, row.content_bytes = content_key, content_bytes
-    job = jobs.create(
-        session,
-        tenant_id=row.tenant_id,
-        kind=Kind.INGEST,
-        resource_id=row.id,
-        request_id=request_id,
-    )
-    row.job_id = job.id
-    session.flush()
-    session.refresh(row)
+    start_job(session, row, Kind.INGEST, request_id)
 
 
 def seal(

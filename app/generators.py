@@ -9,6 +9,7 @@ from app.contact_sheet import draw, split_mosaic
 from app.errors import InvalidRequestError, NotFoundError, NotReadyError
 from app.identifiers import Prefix, new_id
 from app.jobs import Claim, Kind
+from app.resources import start_job
 from app.storage import Storage, resource_prefix
 from app.tables import Checkpoint, Dataset, Generator, HistoryPoint
 from models.config import Networks, TrainingConfig
@@ -54,17 +55,7 @@ def create(
         seed=seed,
         labels=sorted(counts),
     )
-    job = jobs.create(
-        session,
-        tenant_id=dataset.tenant_id,
-        kind=Kind.TRAIN,
-        resource_id=row.id,
-        request_id=request_id,
-    )
-    row.job_id = job.id
-    session.add(row)
-    session.flush()
-    session.refresh(row)
+    start_job(session, row, Kind.TRAIN, request_id)
     return row
 
 

@@ -6,7 +6,7 @@ from app import datasets, jobs, samples
 from app.errors import InvalidRequestError, NotFoundError, NotReadyError
 from app.identifiers import Prefix, new_id
 from app.jobs import Claim, Kind
-from app.resources import status
+from app.resources import start_job, status
 from app.storage import resource_prefix
 from app.tables import Dataset, Generator, Report, SampleBatch
 from models.config import ReportProfile, TrainingConfig
@@ -43,17 +43,7 @@ def create(
         profile=profile,
         plots={},
     )
-    job = jobs.create(
-        session,
-        tenant_id=dataset.tenant_id,
-        kind=Kind.REPORT,
-        resource_id=row.id,
-        request_id=request_id,
-    )
-    row.job_id = job.id
-    session.add(row)
-    session.flush()
-    session.refresh(row)
+    start_job(session, row, Kind.REPORT, request_id)
     return row
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from app import jobs
 from app.errors import ConflictError, NotFoundError
-from app.jobs import Status
+from app.jobs import Kind, Status
 from app.tables import Dataset, Generator, Job, Report, SampleBatch, now
 
 R = TypeVar("R", Dataset, Generator, SampleBatch, Report)
@@ -51,6 +51,26 @@ def page(
     if after is not None:
         query = query.where(table.id < after)
     return list(session.scalars(query.order_by(table.id.desc()).limit(limit + 1)))
+
+
+def start_job(
+    session: Session,
+    row: Dataset | Generator | SampleBatch | Report,
+    kind: Kind,
+    request_id: str | None,
+) -> None:
+    """Store the resource with a queued job that makes it."""
+    job = jobs.create(
+        session,
+        tenant_id=row.tenant_id,
+        kind=kind,
+        resource_id=row.id,
+        request_id=request_id,
+    )
+    row.job_id = job.id
+    session.add(row)
+    session.flush()
+    session.refresh(row)
 
 
 def status(row: Dataset | Generator | SampleBatch | Report) -> str:

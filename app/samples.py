@@ -12,7 +12,7 @@ from app.contact_sheet import Tile, draw
 from app.errors import InvalidRequestError, NotReadyError
 from app.identifiers import Prefix, new_id
 from app.jobs import Claim, Kind
-from app.resources import status
+from app.resources import start_job, status
 from app.storage import Storage, resource_prefix
 from app.tables import Generator, SampleBatch, SampleImage
 
@@ -52,17 +52,7 @@ def create(
         seed=seed,
         format=image_format,
     )
-    job = jobs.create(
-        session,
-        tenant_id=generator.tenant_id,
-        kind=Kind.GENERATE,
-        resource_id=row.id,
-        request_id=request_id,
-    )
-    row.job_id = job.id
-    session.add(row)
-    session.flush()
-    session.refresh(row)
+    start_job(session, row, Kind.GENERATE, request_id)
     return row
 
 
