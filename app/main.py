@@ -16,9 +16,6 @@ from app.parts import make_parts
 from app.settings import Settings, settings
 from app.telemetry import configure_logging
 
-MAX_BODY_BYTES = 1 << 20
-"""Of every route but the upload, which streams and counts for itself."""
-
 
 def create_app(values: Settings | None = None) -> FastAPI:
     """Return the application; it makes its parts, from `values` or the environment, at start."""
@@ -42,8 +39,8 @@ def create_app(values: Settings | None = None) -> FastAPI:
     )
     app.add_middleware(RequestContext)
     problems.install(app)
-    app.include_router(content.router)
     for router in (
+        content.router,
         datasets.router,
         generators.router,
         samples.router,
@@ -52,7 +49,7 @@ def create_app(values: Settings | None = None) -> FastAPI:
         api_keys.router,
         health.router,
     ):
-        app.include_router(router, max_body_size=MAX_BODY_BYTES)
+        app.include_router(router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
     return app
 

@@ -4,6 +4,7 @@
 
 - `events.jsonl`   one JSON object a line: `{"type", "at", "data"}` (see `models.progress`);
 - `checkpoints/step-<9 digits>/`   whole training states, each complete once its event is written;
+  whoever follows the events may delete one when there is a newer one;
 - `outputs/`   the results, named below;
 - `result.json`   a `Result`, written last and atomically.
 

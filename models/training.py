@@ -2,7 +2,6 @@
 
 import io
 import math
-import shutil
 import time
 from pathlib import Path
 
@@ -55,13 +54,12 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
 
     steps_total = sum(trainee.steps_total for trainee in state.trainees)
     interval = max(1, round(steps_total / _METRICS_POINTS))
-    folders = _Folders(run_dir / "checkpoints", progress)
     clock = _Clock(state, steps_total, progress)
     clock.report()
 
     while state.step < steps_total:
         if progress.should_stop():
-            folders.save(state)
+            _save(run_dir / "checkpoints", state, progress)
             raise Stopped(_detail(state))
 
         # Whichever network has the largest part of its run ahead goes next.
@@ -75,7 +73,7 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
             _report_metrics(state, progress)
         snapshots = state.images_seen // config.snapshot_images
         if is_last or snapshots > (state.images_seen - config.batch_size) // config.snapshot_images:
-            folders.save(state)
+            _save(run_dir / "checkpoints", state, progress)
         if is_last or clock.is_due():
             clock.report()
     return _detail(state)
@@ -153,30 +151,18 @@ def _demand_finite(state: TrainingState) -> None:
         raise UserError("training_diverged", detail)
 
 
+def _save(root: Path, state: TrainingState, progress: Progress) -> None:
+    """Write the state and report it; whoever watches the run deletes what it has taken."""
+    _demand_finite(state)
+    folder = root / checkpoint_name(state.step)
+    samples = mosaic([trainee.snapshot(TILES) for trainee in state.trainees])
+    checkpoint.save(folder, state, samples)
+    where = f"{root.name}/{folder.name}"
+    progress.event("checkpoint", {**_detail(state), "folder": where})
+
+
 def _detail(state: TrainingState) -> dict[str, JsonValue]:
     return {"step": state.step, "images_seen": state.images_seen}
-
-
-class _Folders:
-    """Write checkpoints, and delete those that the service has had time to upload."""
-
-    def __init__(self, root: Path, progress: Progress) -> None:
-        self._root = root
-        self._progress = progress
-        self._written: list[Path] = []
-
-    def save(self, state: TrainingState) -> None:
-        """Write the state, report it, and keep two folders of this attempt."""
-        _demand_finite(state)
-        folder = self._root / checkpoint_name(state.step)
-        samples = mosaic([trainee.snapshot(TILES) for trainee in state.trainees])
-        checkpoint.save(folder, state, samples)
-        where = f"{self._root.name}/{folder.name}"
-        self._progress.event("checkpoint", {**_detail(state), "folder": where})
-        self._written.append(folder)
-        for old in self._written[:-2]:
-            shutil.rmtree(old)
-        del self._written[:-2]
 
 
 class _Clock:

@@ -18,6 +18,7 @@ from sqlalchemy import delete, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.api.auth import authenticate
+from app.api.bodies import limited
 from app.database import Database
 from app.errors import IdempotencyInFlightError, IdempotencyMismatchError
 from app.parts import Parts
@@ -47,7 +48,7 @@ def keep_out(request: Request, field: str) -> None:
 
 
 class IdempotentRoute(APIRoute):
-    """A route whose POSTs honour `Idempotency-Key`.
+    """A route that reads small bodies, and whose POSTs honour `Idempotency-Key`.
 
     An answer belongs to the API key that asked for it: another one of the tenant, which may lack
     the scope, is told that the Idempotency-Key is taken.
@@ -57,7 +58,8 @@ class IdempotentRoute(APIRoute):
         """Wrap the handler."""
         handle = super().get_route_handler()
 
-        async def once(request: Request) -> Response:
+        async def once(given: Request) -> Response:
+            request = limited(given)
             key = request.headers.get("idempotency-key")
             if request.method != "POST" or key is None or _KEY.fullmatch(key) is None:
                 return await handle(request)

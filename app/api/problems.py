@@ -8,8 +8,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
-from sqlalchemy.exc import InterfaceError, OperationalError, TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
 
 from app.api.middleware import request_id
 from app.errors import (
@@ -110,7 +112,8 @@ def _respond(
         type=f"/problems/{code}",
         title=title,
         status=status,
-        detail=detail,
+        # A lone surrogate, which JSON can carry and UTF-8 cannot, may be quoted from the request.
+        detail=detail.encode(errors="replace").decode(),
         instance=request.url.path,
         code=code,
         request_id=request_id(request.scope),
@@ -141,7 +144,8 @@ def _malformed(request: Request, error: Exception) -> JSONResponse:
 
 def _pointer(location: tuple[int | str, ...]) -> str:
     place, *rest = (str(part).replace("~", "~0").replace("/", "~1") for part in location)
-    return "/" + "/".join(rest) if place == "body" else "/".join((place, *rest))
+    pointer = "/" + "/".join(rest) if place == "body" else "/".join((place, *rest))
+    return pointer.encode(errors="replace").decode()
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:
@@ -149,13 +153,27 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     code = HTTPStatus(error.status_code).name.lower()
     if error.status_code == TooLargeError.status:
         return answer(request, TooLargeError("the body is larger than this route takes"))
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = ", ".join(_methods(request)) or headers["Allow"]
     return _respond(
         request,
         error.status_code,
         code,
         HTTPStatus(error.status_code).phrase,
         str(error.detail),
-        headers=error.headers,
+        headers=headers,
+    )
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods of the path: the router names those of the first route alone."""
+    paths: dict[str, dict[str, object]] = request.app.openapi()["paths"]
+    return sorted(
+        method.upper()
+        for template, operations in paths.items()
+        if compile_path(template)[0].fullmatch(request.url.path)
+        for method in operations
     )
 
 

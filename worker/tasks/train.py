@@ -1,8 +1,8 @@
 """generator.train: a sealed dataset becomes checkpoints; taken up where the last attempt left."""
 
+import shutil
 from typing import cast
 
-import structlog
 from pydantic import JsonValue
 
 from app import datasets, generators, jobs
@@ -14,7 +14,6 @@ from models.run_folder import Kind, TrainSpec, checkpoint_name
 from worker.child import run_child
 from worker.run import Run, attempt
 
-log = structlog.get_logger()
 CHECKPOINT_FILES = ("weights.safetensors", "state.safetensors", "checkpoint.json", "samples.png")
 
 
@@ -63,13 +62,9 @@ def _fetch_checkpoint(run: Run, step: int, prefix: str) -> str:
 def _upload_checkpoint(run: Run, data: dict[str, JsonValue], prefix: str) -> None:
     folder = run.folder / cast("str", data["folder"])
     key_prefix = f"{prefix}checkpoints/{folder.name}/"
-    try:
-        for name in CHECKPOINT_FILES:
-            run.parts.storage.put_file(f"{key_prefix}{name}", folder / name)
-    except FileNotFoundError:
-        # The storage was slower than the training, which keeps two; a newer one follows.
-        log.warning("checkpoint_skipped", folder=folder.name)
-        return
+    for name in CHECKPOINT_FILES:
+        run.parts.storage.put_file(f"{key_prefix}{name}", folder / name)
+    shutil.rmtree(folder)
     step, images_seen = cast("int", data["step"]), cast("int", data["images_seen"])
     with run.transaction() as session:
         checkpoint_id = generators.add_checkpoint(

@@ -192,4 +192,6 @@ def test_expiry_that_cannot_be_read_back_is_refused(api: httpx.Client, moment: s
 
 def test_expiry_is_obeyed(api: httpx.Client, client: Client) -> None:
     body = {"name": "old", "scopes": ["admin"], "expires_at": "2020-01-01T00:00:00Z"}
-    assert client(api.post("/v1/api-keys", json=body).json()["key"]).get("/v1/jobs").status_code == 401
+    assert (
+        client(api.post("/v1/api-keys", json=body).json()["key"]).get("/v1/jobs").status_code == 401
+    )

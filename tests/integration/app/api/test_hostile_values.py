@@ -1,0 +1,145 @@
+"""No value in any field of any request is a fault of ours: never a 5xx."""
+
+import json
+from collections.abc import Callable, Iterator
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from app.main import create_app
+
+STRINGS = [
+    "",
+    "\0",
+    "a\0b",
+    "\x01\x1f\x7f",
+    "\ud800",
+    "\u202e\u200b",
+    "\U0001f9e0" * 50,
+    "x" * 100_000,
+    "'; DROP TABLE jobs; --",
+    "../../../etc/passwd",
+    "{{7*7}}${7*7}%s%n",
+]
+NUMBERS = [-1, 0, 2**31, 2**53, 2**63, 2**64, 10**400, -(10**400), 1e308, float("nan")]
+VALUES: list[object] = [*STRINGS, *NUMBERS, None, True, [], {}, [[]], {"\0": "\0"}, {"\ud800": 1}]
+
+DOCUMENT = create_app().openapi()
+ID = "0" * 32
+BODIES: dict[str, dict[str, object]] = {
+    "/v1/datasets": {"name": "x", "description": "x", "kind": "real"},
+    "/v1/generators": {
+        "name": "x",
+        "dataset_id": f"ds_{ID}",
+        "preset": "demo",
+        "config": {},
+        "seed": 0,
+    },
+    "/v1/sample-batches": {
+        "generator_id": f"gen_{ID}",
+        "checkpoint_id": f"ckp_{ID}",
+        "count": 1,
+        "counts": {"x": 1},
+        "seed": 0,
+        "format": "png",
+    },
+    "/v1/reports": {
+        "real_dataset_id": f"ds_{ID}",
+        "sample_batch_id": f"smp_{ID}",
+        "profile": "quick",
+    },
+    "/v1/api-keys": {"name": "x", "scopes": ["jobs:read"], "expires_at": "2030-01-01T00:00:00Z"},
+}
+CONFIG = DOCUMENT["components"]["schemas"]["TrainingConfig"]["properties"]
+
+
+def _bodies(path: str) -> Iterator[object]:
+    good = BODIES[path]
+    yield from VALUES
+    for field in good:
+        for value in VALUES:
+            yield good | {field: value}
+            if field in {"counts", "config", "scopes"}:
+                yield good | {field: {"x": value}}
+                yield good | {field: [value]}
+    yield from (good | {name: 1} for name in STRINGS)
+    if "config" in good:
+        yield from (good | {"config": {knob: value}} for knob in CONFIG for value in VALUES)
+        yield from (good | {"config": {name: 1}} for name in STRINGS)
+    if "counts" in good:
+        alone = {name: value for name, value in good.items() if name != "count"}
+        yield from (alone | {"counts": {name: 1}} for name in STRINGS)
+
+
+def _json(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def test_every_body_is_tried() -> None:
+    posts = {
+        path
+        for path, methods in DOCUMENT["paths"].items()
+        if "requestBody" in methods.get("post", {})
+    }
+    assert posts == set(BODIES)
+
+
+@pytest.mark.parametrize("path", BODIES)
+def test_body_values(api: httpx.Client, path: str) -> None:
+    headers = {"Content-Type": "application/json"}
+    for body in _bodies(path):
+        answer = api.post(path, content=_json(body), headers=headers)
+        assert answer.status_code < 500, (ascii(body)[:300], answer.text)
+
+
+def test_config_values_with_a_real_dataset(
+    api: httpx.Client, tenant_id: str, new_chain: Callable[[str], dict[str, str]]
+) -> None:
+    chain = new_chain(tenant_id)
+    headers = {"Content-Type": "application/json"}
+    for body in _bodies("/v1/sample-batches"):
+        if isinstance(body, dict):
+            filled = body | {"generator_id": chain["generator_id"], "checkpoint_id": None}
+            answer = api.post("/v1/sample-batches", content=_json(filled), headers=headers)
+            assert answer.status_code < 500, (ascii(body)[:300], answer.text)
+
+
+PATHS = [
+    (method.upper(), path)
+    for path, methods in DOCUMENT["paths"].items()
+    if "{" in path
+    for method in methods
+]
+
+
+@pytest.mark.parametrize(("method", "path"), PATHS)
+def test_path_values(api: httpx.Client, method: str, path: str) -> None:
+    names = ("dataset_id", "generator_id", "batch_id", "report_id", "job_id", "key_id", "name")
+    for value in STRINGS:
+        hostile = quote(value[:2000].encode("utf-8", "surrogatepass"), safe="")
+        answer = api.request(method, path.format(**dict.fromkeys(names, hostile)))
+        assert answer.status_code in {400, 404, 405, 307}, (ascii(value), answer.text)
+
+
+QUERIES = [
+    (path, parameter["name"])
+    for path, methods in DOCUMENT["paths"].items()
+    for parameter in methods.get("get", {}).get("parameters", ())
+    if parameter["in"] == "query"
+]
+
+
+@pytest.mark.parametrize(("path", "name"), QUERIES)
+def test_query_values(
+    api: httpx.Client,
+    tenant_id: str,
+    new_chain: Callable[[str], dict[str, str]],
+    path: str,
+    name: str,
+) -> None:
+    filled = path.format(**new_chain(tenant_id)) if "{" in path else path
+    for value in (*STRINGS, *map(str, (-1, 2**31, 2**53, 2**63, 2**64, 10**400, "nan", "1e9"))):
+        hostile = quote(value[:2000].encode("utf-8", "surrogatepass"), safe="")
+        answer = api.get(f"{filled}?{name}={hostile}", follow_redirects=False)
+        assert answer.status_code < 500, (ascii(value), answer.text)
