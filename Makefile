@@ -64,4 +64,4 @@ bench: $(INSTALLED) ## Measure upload, ingest and sampling, each beside its limi
 
 .PHONY: openapi
 openapi: $(INSTALLED) ## Write the OpenAPI snapshot that a test compares.
-	$(BIN)/python -m tests.architecture.snapshot
+	$(BIN)/pytest -q tests/architecture/test_openapi.py --update-openapi

@@ -12,11 +12,12 @@ from app.contact_sheet import Tile, draw, tile_from_pixels
 from app.errors import ConflictError, NotFoundError, NotReadyError
 from app.identifiers import Prefix, new_id
 from app.jobs import Claim, Kind
-from app.resources import start_job, status
+from app.resources import lock, start_job, status
 from app.storage import Storage, resource_prefix
 from app.tables import Dataset, DatasetFile
 
 FILE_ROWS_AT_ONCE = 1000
+PREVIEW_PX = 128
 
 
 def create(
@@ -60,8 +61,9 @@ def start_ingest(
 
     Raises:
         ConflictError: if another upload was quicker.
+        NotFoundError: if the dataset was deleted meanwhile.
     """
-    session.refresh(row, with_for_update={"of": Dataset})
+    lock(session, row)
     check_takes_content(row)
     row.content_key, row.content_bytes = content_key, content_bytes
     start_job(session, row, Kind.INGEST, request_id)
@@ -79,17 +81,8 @@ def seal(
     Raises:
         LeaseLostError: if the attempt no longer owns the job.
     """
-    jobs.fence(session, claim)
+    record_files(session, claim, files)
     row = session.get_one(Dataset, claim.resource_id)
-    session.execute(delete(DatasetFile).where(DatasetFile.dataset_id == row.id))
-    batch: list[dict[str, object]] = []
-    for file in files:
-        batch.append({"dataset_id": row.id, **file})
-        if len(batch) == FILE_ROWS_AT_ONCE:
-            session.execute(insert(DatasetFile), batch)
-            batch = []
-    if batch:
-        session.execute(insert(DatasetFile), batch)
     for name in (
         "image_count",
         "duplicate_count",
@@ -104,16 +97,21 @@ def seal(
 
 
 def record_files(session: Session, claim: Claim, files: Iterable[dict[str, object]]) -> None:
-    """Record the verdicts of an ingest that found nothing usable.
+    """Record the verdict on each file; all there is to know of an ingest that found nothing.
 
     Raises:
         LeaseLostError: if the attempt no longer owns the job.
     """
     jobs.fence(session, claim)
     session.execute(delete(DatasetFile).where(DatasetFile.dataset_id == claim.resource_id))
-    rows = [{"dataset_id": claim.resource_id, **file} for file in files]
-    for start in range(0, len(rows), FILE_ROWS_AT_ONCE):
-        session.execute(insert(DatasetFile), rows[start : start + FILE_ROWS_AT_ONCE])
+    batch: list[dict[str, object]] = []
+    for file in files:
+        batch.append({"dataset_id": claim.resource_id, **file})
+        if len(batch) == FILE_ROWS_AT_ONCE:
+            session.execute(insert(DatasetFile), batch)
+            batch = []
+    if batch:
+        session.execute(insert(DatasetFile), batch)
 
 
 def pack(row: Dataset, size_px: int) -> dict[str, object]:
@@ -125,44 +123,34 @@ def pack(row: Dataset, size_px: int) -> dict[str, object]:
     """
     if status(row) != "ready":
         raise NotReadyError(f"the dataset is {status(row)}; wait until it is ready")
-    found = row.packs.get(str(size_px))
-    if found is None:
+    found = cast("dict[str, object]", row.packs.get(str(size_px), {}))
+    if not found.get("count"):
         raise NotFoundError(f"no image of this dataset is large enough for {size_px} pixels")
-    return cast("dict[str, object]", found)
+    return found
 
 
-def preview(
-    session: Session, storage: Storage, row: Dataset, *, count: int, label: str | None, seed: int
-) -> bytes:
-    """Draw `count` real slices with their labels: the paper's figure 1.
+def choose(
+    session: Session, row: Dataset, *, count: int, label: str | None, seed: int
+) -> list[DatasetFile]:
+    """Return up to `count` accepted files to show, the same ones for the same seed.
 
-    Labels take turns, so that a rare one is seen; the same seed draws the same slices.
+    Labels take turns, so that a rare one is seen.
 
     Raises:
         NotReadyError: if the dataset is not sealed.
         NotFoundError: if it has no such label.
     """
-    size_px = 128
-    found = pack(row, size_px)
+    pack(row, PREVIEW_PX)
     if label is not None and label not in row.labels:
         raise NotFoundError(f"no such label; there are {', '.join(sorted(row.labels))}")
-    chosen = _choose(session, row, [label] if label else sorted(row.labels), count, seed)
-    tiles = [_real_tile(storage, found, file, size_px) for file in chosen]
-    title = f"{len(tiles)} of {row.image_count} real slices, {size_px} x {size_px} grayscale"
-    return draw(tiles, title=title, columns=min(5, count), tile_px=size_px)
-
-
-def _choose(
-    session: Session, row: Dataset, labels: list[str], count: int, seed: int
-) -> list[DatasetFile]:
-    """Return up to `count` accepted files, one label after the other, each label shuffled."""
+    shown = [label] if label else sorted(row.labels)
     shuffle = random.Random(seed)  # noqa: S311 - a picture, not a secret
     queues = []
-    for label in labels:
+    for one in shown:
         query = select(DatasetFile.index).where(
             DatasetFile.dataset_id == row.id,
             DatasetFile.verdict == "accepted",
-            DatasetFile.label == label,
+            DatasetFile.label == one,
         )
         indices = list(session.scalars(query.order_by(DatasetFile.index)))
         queues.append(shuffle.sample(indices, min(count, len(indices))))
@@ -176,6 +164,14 @@ def _choose(
         )
     }
     return [files[index] for index in turns]
+
+
+def preview(storage: Storage, row: Dataset, files: list[DatasetFile]) -> bytes:
+    """Draw the slices of `files` with their labels: the paper's figure 1."""
+    found = pack(row, PREVIEW_PX)
+    tiles = [_real_tile(storage, found, file, PREVIEW_PX) for file in files]
+    title = f"{len(tiles)} of {row.image_count} real slices, {PREVIEW_PX} x {PREVIEW_PX} grayscale"
+    return draw(tiles, title=title, columns=max(1, min(5, len(tiles))), tile_px=PREVIEW_PX)
 
 
 def _real_tile(storage: Storage, found: dict[str, object], file: DatasetFile, size_px: int) -> Tile:

@@ -86,6 +86,12 @@ class BadRequestError(GliaforgeError):
     code, title, status = "bad_request", "The request could not be read", 400
 
 
+class TooManyJobsError(GliaforgeError):
+    """The tenant has as many unfinished jobs as it may have."""
+
+    code, title, status = "too_many_jobs", "Too many unfinished jobs", 429
+
+
 class UnavailableError(GliaforgeError):
     """A part that this service stands on does not answer."""
 

@@ -12,10 +12,7 @@ from app.jobs import Claim, Kind
 from app.resources import start_job
 from app.storage import Storage, resource_prefix
 from app.tables import Checkpoint, Dataset, Generator, HistoryPoint
-from models.config import Networks, TrainingConfig
-
-MIN_TRAIN_IMAGES = 8
-"""Fewer training images than this are no set to learn from; `models.training` refuses them too."""
+from models.config import MIN_TRAINING_IMAGES, POOLED_LABEL, Networks, TrainingConfig
 
 
 def create(
@@ -37,13 +34,13 @@ def create(
     datasets.pack(dataset, config.image_size)
     train = dataset.splits.get("train", {})
     per_label = config.networks == Networks.PER_LABEL
-    counts = train if per_label else {"all": sum(train.values())}
-    few = [label for label, count in sorted(counts.items()) if count < MIN_TRAIN_IMAGES]
+    counts = train if per_label else {POOLED_LABEL: sum(train.values())}
+    few = [label for label, count in sorted(counts.items()) if count < MIN_TRAINING_IMAGES]
     missing = sorted(set(dataset.labels) - set(train)) if per_label else []
     if few or missing:
         raise InvalidRequestError(
             f"too few training images for {', '.join(few + missing)}: a network needs at least"
-            f" {MIN_TRAIN_IMAGES}; upload more, or set config.networks to per_dataset"
+            f" {MIN_TRAINING_IMAGES}; upload more, or set config.networks to per_dataset"
         )
     row = Generator(
         id=new_id(Prefix.GENERATOR),

@@ -11,11 +11,11 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pydantic import JsonValue
-from sqlalchemy import Update, func, select, update
+from sqlalchemy import ColumnElement, DateTime, Function, Update, func, select, update
 from sqlalchemy.orm import Session
 
 from app import queue
-from app.errors import ConflictError, LeaseLostError, NotFoundError
+from app.errors import ConflictError, LeaseLostError, NotFoundError, TooManyJobsError
 from app.identifiers import Prefix, new_id
 from app.queue import Task
 from app.tables import Attempt, Job, JobEvent, now
@@ -60,6 +60,8 @@ TASKS = {
 }
 OWNED = (Status.RUNNING, Status.CANCELLING)
 FINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+MAX_UNFINISHED = 500
+"""Jobs of one tenant that may wait or run at a time."""
 RESEND_AFTER_S = 30.0
 """A job queued for this long, doubled with each sending, is sent again: the message may be lost."""
 
@@ -90,17 +92,25 @@ def create(
     tenant_id: str,
     kind: Kind,
     resource_id: str,
-    parameters: dict[str, object] | None = None,
     request_id: str | None = None,
 ) -> Job:
-    """Add a queued job; its task is sent when `session` commits."""
+    """Add a queued job; its task is sent when `session` commits.
+
+    Raises:
+        TooManyJobsError: if the tenant has `MAX_UNFINISHED` jobs that have not ended.
+    """
+    unfinished = select(func.count()).where(Job.tenant_id == tenant_id, Job.finished_at.is_(None))
+    if (session.scalar(unfinished) or 0) >= MAX_UNFINISHED:
+        raise TooManyJobsError(
+            f"{MAX_UNFINISHED} jobs have not ended; wait, or cancel some at /v1/jobs",
+            headers={"Retry-After": "60"},
+        )
     job = Job(
         id=new_id(Prefix.JOB),
         tenant_id=tenant_id,
         kind=kind,
         status=Status.QUEUED,
         resource_id=resource_id,
-        parameters=parameters or {},
         request_id=request_id,
         sent_at=now(),
         send_count=1,
@@ -135,7 +145,7 @@ def claim(session: Session, job_id: str, *, owner: str, lease_s: float) -> Claim
             status=Status.RUNNING,
             attempt=Job.attempt + 1,
             lease_owner=owner,
-            lease_until=moment + timedelta(seconds=lease_s),
+            lease_until=_lease_end(lease_s),
             started_at=func.coalesce(Job.started_at, moment),
         )
         .returning(Job)
@@ -154,8 +164,8 @@ def renew(session: Session, claim: Claim, *, lease_s: float) -> Status:
     Raises:
         LeaseLostError: if the attempt no longer owns the job.
     """
-    until = now() + timedelta(seconds=lease_s)
-    status = session.scalar(_owned(claim).values(lease_until=until).returning(Job.status))
+    renewed = _owned(claim).values(lease_until=_lease_end(lease_s))
+    status = session.scalar(renewed.returning(Job.status))
     if status is None:
         raise LeaseLostError(claim.job_id)
     return Status(status)
@@ -276,7 +286,7 @@ def reap(session: Session, *, max_attempts: int) -> int:
     """
     lost = session.scalars(
         select(Job)
-        .where(Job.status.in_(OWNED), Job.lease_until < now())
+        .where(Job.status.in_(OWNED), Job.lease_until < _database_now())
         .with_for_update(skip_locked=True)
     ).all()
     for job in lost:
@@ -315,8 +325,13 @@ def queue_position(session: Session, job: Job) -> int:
 
 
 def waiting_for(session: Session, job: Job) -> str:
-    """Say why a queued job waits: `workers_busy`, or `worker` when none is at this kind of work."""
-    running = select(func.count()).where(Job.status.in_(OWNED), Job.kind == job.kind)
+    """Say why a queued job waits: `workers_busy`, or `worker` when none is at work on its kind.
+
+    Trainings and sample batches are done by the same workers, as are ingests and reports.
+    """
+    pools = ((Kind.TRAIN, Kind.GENERATE), (Kind.INGEST, Kind.REPORT))
+    kinds = next(pool for pool in pools if job.kind in pool)
+    running = select(func.count()).where(Job.status.in_(OWNED), Job.kind.in_(kinds))
     return "workers_busy" if session.scalar(running) else "worker"
 
 
@@ -330,6 +345,15 @@ def events_after(session: Session, job_id: str, after: int, limit: int) -> list[
             .limit(limit)
         )
     )
+
+
+def _database_now() -> Function[datetime]:
+    """Leases are told by one clock, the database's: those of workers may differ."""
+    return func.clock_timestamp(type_=DateTime(timezone=True))
+
+
+def _lease_end(lease_s: float) -> ColumnElement[datetime]:
+    return _database_now() + timedelta(seconds=lease_s)
 
 
 def _owned(claim: Claim) -> Update:

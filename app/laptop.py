@@ -81,16 +81,20 @@ def services(home: Home, variables: Mapping[str, str], port: int) -> list[Servic
     worker = (*python, "worker", "worker", "--loglevel", "WARNING", "--without-gossip")
     quiet = ("--without-mingle",)  # there is nobody to ask
     api = (*python, "app.cli", "api", "--port", str(port))
-    cpu = (*worker, *quiet, "-n", "cpu@%h", "-c", "2", "-Q", "cpu.ingest,cpu.report,housekeeping")
+    cpu = (*worker, *quiet, "-n", "cpu@%h", "-c", "2", "-Q", "cpu.ingest,cpu.report")
     gpu = (*worker, *quiet, "-n", "gpu@%h", "-c", "1", "-Q", "gpu.train,gpu.generate")
-    beat = (*python, "worker", "beat", "-s", str(home.path / "beat"), "--pidfile=")
+    # Beat and a worker of its own for what beat asks: long jobs must not keep lost ones waiting.
+    beat = ("-B", "-s", str(home.path / "beat"), "-n", "housekeeping@%h", "-c", "1")
+    scheduler = (*worker, *quiet, *beat, "-Q", "housekeeping")
     scratch = home.path / "scratch"
     return [
         Service("migrate", (*python, "app.cli", "migrate"), variables, is_one_shot=True),
         Service("api", api, variables, ready=_answers(f"http://127.0.0.1:{port}/readyz")),
         Service("worker-cpu", cpu, variables, ready=_has_started(scratch / "ready-cpu")),
         Service("worker-gpu", gpu, variables, ready=_has_started(scratch / "ready-gpu")),
-        Service("scheduler", beat, variables, ready=_has_started(scratch / "ready-beat")),
+        Service(
+            "scheduler", scheduler, variables, ready=_has_started(scratch / "ready-housekeeping")
+        ),
     ]
 
 

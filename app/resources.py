@@ -43,6 +43,19 @@ def get(
     return row
 
 
+def lock(session: Session, row: Dataset | Generator | SampleBatch | Report) -> None:
+    """Let nobody else change the resource before the transaction ends, and read it anew.
+
+    Raises:
+        NotFoundError: if it was deleted meanwhile.
+    """
+    session.refresh(row, with_for_update={"of": type(row)})
+    # A statement that waited for the lock sees the new row beside the job that it had before.
+    session.refresh(row)
+    if row.deleted_at is not None:
+        raise NotFoundError(f"no such {_NAMES[type(row)]}")
+
+
 def page(
     session: Session, table: type[R], tenant_id: str, *, after: str | None, limit: int
 ) -> list[R]:
@@ -59,7 +72,11 @@ def start_job(
     kind: Kind,
     request_id: str | None,
 ) -> None:
-    """Store the resource with a queued job that makes it."""
+    """Store the resource with a queued job that makes it.
+
+    Raises:
+        TooManyJobsError: if the tenant has too many that have not ended.
+    """
     job = jobs.create(
         session,
         tenant_id=row.tenant_id,
@@ -111,9 +128,10 @@ def delete(session: Session, row: Dataset | Generator | SampleBatch | Report) ->
     """Hide the resource at once; its objects are removed by the purge.
 
     Raises:
+        NotFoundError: if it was deleted meanwhile.
         ConflictError: while something that was derived from it exists.
     """
-    session.refresh(row, with_for_update={"of": type(row)})
+    lock(session, row)
     derived = list(_derived(session, row))
     if derived:
         raise ConflictError(f"delete what was made from it first: {', '.join(derived[:20])}")

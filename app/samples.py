@@ -111,8 +111,8 @@ def images(session: Session, batch_id: str, *, after: int, limit: int) -> list[S
     )
 
 
-def preview(session: Session, storage: Storage, row: SampleBatch, count: int) -> bytes:
-    """Draw the first images of each label in turn, `count` in all.
+def choose(session: Session, row: SampleBatch, count: int) -> list[SampleImage]:
+    """Return the first images of each label in turn, up to `count` in all.
 
     Raises:
         NotReadyError: if the batch is not finished.
@@ -125,9 +125,14 @@ def preview(session: Session, storage: Storage, row: SampleBatch, count: int) ->
         .order_by(turn, SampleImage.label)
         .limit(count)
     )
-    tiles = [Tile(_decode(storage.get(image.key)), image.label) for image in chosen]
+    return list(chosen)
+
+
+def preview(storage: Storage, row: SampleBatch, images: list[SampleImage]) -> bytes:
+    """Draw images with their labels, under a notice that they are synthetic."""
+    tiles = [Tile(_decode(storage.get(image.key)), image.label) for image in images]
     title = f"{len(tiles)} of {row.released} images, seed {row.seed}"
-    return draw(tiles, title=title, columns=min(5, count), synthetic=True)
+    return draw(tiles, title=title, columns=max(1, min(5, len(tiles))), synthetic=True)
 
 
 def _decode(png: bytes) -> Image.Image:

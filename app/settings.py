@@ -83,7 +83,9 @@ class Settings(DatabaseSettings):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, description="CPU threads of a model process; 0 is its choice.")
     ingest_workers: int = Field(2, ge=1, description="Decoding processes of one ingest.")
-    ingest_memory_bytes: int = Field(8 << 30, ge=1 << 30, description="Address space of a decoder.")
+    ingest_memory_bytes: int = Field(
+        4 << 30, ge=1 << 30, description="Address space of each process of an ingest."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 

@@ -7,6 +7,7 @@ part of a key.
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,30 @@ class Storage:
         ):
             for entry in page.get("Contents", ()):
                 yield entry["Key"]
+
+    def delete(self, key: str) -> None:
+        """Delete the object; one that is not there is no error."""
+        self.client.delete_object(Bucket=self.bucket, Key=key)
+
+    def abort_uploads_older_than(self, age: timedelta) -> int:
+        """Drop the parts of uploads that nobody completed or aborted; return how many there were.
+
+        They belong to processes that were killed, and no listing of objects shows them.
+        """
+        before = datetime.now(UTC) - age
+        stale = [
+            upload
+            for page in self.client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self.bucket
+            )
+            for upload in page.get("Uploads", ())
+            if upload["Initiated"] < before
+        ]
+        for upload in stale:
+            self.client.abort_multipart_upload(
+                Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+            )
+        return len(stale)
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete every object below `prefix`; return how many there were.

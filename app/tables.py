@@ -97,7 +97,6 @@ class Job(Table):
     kind: Mapped[str]
     status: Mapped[str]
     resource_id: Mapped[str] = mapped_column(index=True)
-    parameters: Mapped[JSON]
     request_id: Mapped[str | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
@@ -225,7 +224,7 @@ class Generator(Resource, Table):
 
 
 class Checkpoint(Table):
-    """A whole training state in object storage; `weights_key` alone is enough to sample."""
+    """A whole training state in object storage, as objects below `prefix`."""
 
     __tablename__ = "checkpoints"
     __table_args__ = (UniqueConstraint("generator_id", "step"),)

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import traceback
 
 import structlog
 
@@ -12,7 +13,7 @@ def configure_logging(level: str, process: str) -> None:
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        structlog.processors.format_exc_info,
+        _tell_where,
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -44,6 +45,21 @@ def configure_logging(level: str, process: str) -> None:
         "celery.redirected",
     ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _tell_where(
+    _logger: object, _method: str, record: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Replace an exception by its type and frames: its message may hold values of a patient."""
+    found = record.pop("exc_info", None)
+    if found is True:
+        found = sys.exc_info()
+    error = found[1] if isinstance(found, tuple) else found
+    if isinstance(error, BaseException):
+        frames = traceback.extract_tb(error.__traceback__)
+        record["exception"] = type(error).__qualname__
+        record["frames"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
+    return record
 
 
 def _name_process(process: str) -> structlog.types.Processor:

@@ -75,9 +75,7 @@ def _api(folder: Path) -> Iterator[tuple[Servers, httpx.Client, int]]:
                 key = api_keys.bootstrap(session, "bench")
             database.close()
             pid = next(
-                child.pid
-                for child in psutil.Process().children()
-                if "api" in child.cmdline()
+                child.pid for child in psutil.Process().children() if "api" in child.cmdline()
             )
             headers = {"Authorization": f"Bearer {key}"}
             url = f"http://127.0.0.1:{port}"

@@ -13,6 +13,13 @@ PACKED_SIZES = (64, 128, 256)
 """Side lengths in pixels at which ingest packs a dataset."""
 
 
+MIN_TRAINING_IMAGES = 8
+"""Fewer than this are memorised, not learned from."""
+
+POOLED_LABEL = "all"
+"""The label of the single network of `Networks.PER_DATASET`."""
+
+
 class Frozen(BaseModel):
     """A value: immutable, with no field that nobody asked for."""
 

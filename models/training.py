@@ -12,17 +12,11 @@ from torch import Tensor
 
 from models import checkpoint, device
 from models.checkpoint import TrainingState
-from models.config import Networks, TrainingConfig
+from models.config import MIN_TRAINING_IMAGES, POOLED_LABEL, Networks, TrainingConfig
 from models.data.slices import Slices, load_training
 from models.progress import Progress, Stopped
 from models.run_folder import TrainSpec, UserError, checkpoint_name
 from models.trainee import SCORES, Trainee
-
-MIN_TRAINING_IMAGES = 8
-"""Fewer than this of a label are memorised, not learned from."""
-
-POOLED_LABEL = "all"
-"""The label of the single network of `per_dataset`."""
 
 TILES = 8
 """Images of each network in a snapshot."""
@@ -57,9 +51,12 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
     clock = _Clock(state, steps_total, progress)
     clock.report()
 
+    first_step = state.step
     while state.step < steps_total:
         if progress.should_stop():
-            _save(run_dir / "checkpoints", state, progress)
+            # What was just begun or restored is no news, and noise must not look like a result.
+            if state.step > first_step:
+                _save(run_dir / "checkpoints", state, progress)
             raise Stopped(_detail(state))
 
         # Whichever network has the largest part of its run ahead goes next.

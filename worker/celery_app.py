@@ -4,7 +4,7 @@ from functools import lru_cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import beat_init, setup_logging, worker_init, worker_ready, worker_shutting_down
+from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
 
 from app.parts import Parts, make_parts
 from app.queue import Task, make_celery
@@ -60,7 +60,6 @@ def make_worker(values: Settings) -> Celery:
     setup_logging.connect(_configure_logging, weak=False)
     worker_init.connect(_clean_scratch, weak=False)
     worker_ready.connect(_note_ready, weak=False)
-    beat_init.connect(_note_beat_ready, weak=False)
     worker_shutting_down.connect(_raise_drain_flag, weak=False)
     return celery
 
@@ -82,10 +81,6 @@ def _clean_scratch(**_signal: object) -> None:
 def _note_ready(sender: Any, **_signal: object) -> None:
     """Tell whoever started this worker that it takes tasks."""
     scratch.note_ready(settings().scratch, sender.hostname.partition("@")[0])
-
-
-def _note_beat_ready(**_signal: object) -> None:
-    scratch.note_ready(settings().scratch, "beat")
 
 
 def _raise_drain_flag(**_signal: object) -> None:

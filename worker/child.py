@@ -25,10 +25,11 @@ from app.settings import base_environment
 from app.tables import now
 from models.config import Frozen
 from models.run_folder import Kind, Outcome, Result
-from worker.run import JobFailedError, Run, Stop, StoppedError
+from worker.run import TRANSIENT_ERRORS, JobFailedError, Run, Stop, StoppedError
 
 log = structlog.get_logger()
 _POLL_S = 0.1
+_PATIENCE_S = 300.0
 _EVENTS_PER_RUN = 200
 """Progress is recorded as events about this often over a run; the row always has the latest."""
 
@@ -58,7 +59,7 @@ def run_child(
     with _started(run.folder, kind, memory_bytes) as process:
         stop_by_s: float | None = None
         while process.poll() is None:
-            events.read()
+            events.follow()
             if run.stop is not None and stop_by_s is None:
                 grace_s = 0 if run.stop is Stop.LEASE_LOST else run.parts.settings.stop_grace_s
                 stop_by_s = time.monotonic() + grace_s
@@ -66,8 +67,7 @@ def run_child(
             if stop_by_s is not None and time.monotonic() > stop_by_s:
                 process.kill()
             time.sleep(_POLL_S)
-    if run.stop is not Stop.LEASE_LOST:
-        events.read()
+    events.finish()
     return _result(run, process.returncode)
 
 
@@ -129,8 +129,32 @@ class _Events:
         self._offset = 0
         self._recorded_fraction = -1.0
 
-    def read(self) -> None:
-        """Handle the whole lines that were added since the last call."""
+    def follow(self) -> bool:
+        """Handle what was added; return whether that went well, for another call may.
+
+        A database or storage that is away for a minute must not cost hours of training.
+        """
+        try:
+            self._read()
+        except TRANSIENT_ERRORS as error:
+            log.warning("event_waits", error=type(error).__name__)
+            return False
+        return True
+
+    def finish(self) -> None:
+        """Handle what is left, as long as the attempt owns the job.
+
+        Raises:
+            OperationalError, ClientError, ...: if a part stays away for `_PATIENCE_S`.
+        """
+        give_up_s = time.monotonic() + _PATIENCE_S
+        while self._run.stop is not Stop.LEASE_LOST and not self.follow():
+            time.sleep(1)
+            if time.monotonic() > give_up_s:
+                self._read()
+
+    def _read(self) -> None:
+        """Handle the whole lines that were added since the last event that was handled."""
         if not self._path.exists():
             return
         with self._path.open("rb") as file:
@@ -138,9 +162,9 @@ class _Events:
             for line in file:
                 if not line.endswith(b"\n"):
                     return  # the rest of it comes
-                self._offset += len(line)
                 event = json.loads(line)
                 self._handle(event["type"], event["data"])
+                self._offset += len(line)
 
     def _handle(self, kind: str, data: dict[str, JsonValue]) -> None:
         if kind == "progress":
@@ -159,6 +183,7 @@ class _Events:
         assert isinstance(fraction, int | float), "progress has a fraction"
         events = []
         if fraction - self._recorded_fraction >= 1 / _EVENTS_PER_RUN or fraction >= 1:
-            self._recorded_fraction = fraction
             events = [NewEvent("progress", shown)]
         self._run.record(events, shown)
+        if events:
+            self._recorded_fraction = fraction

@@ -5,14 +5,15 @@ success. Failures, cancellation, draining, a lost lease and parts that do not an
 here, once for all tasks.
 """
 
+import errno
 import os
 import shutil
 import socket
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from enum import Enum, auto
 from pathlib import Path
 
@@ -27,12 +28,13 @@ from app.errors import LeaseLostError, UnavailableError
 from app.jobs import AttemptOutcome, Claim, NewEvent, Status
 from app.parts import Parts
 from app.storage import STORAGE_ERRORS
-from app.tables import Job, now
+from app.tables import Job
 from worker import scratch
 
 log = structlog.get_logger()
 DATABASE_ERRORS = (OperationalError, InterfaceError)
 TRANSIENT_ERRORS = (*DATABASE_ERRORS, *STORAGE_ERRORS, UnavailableError)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _WATCH_S = 0.5
 
 
@@ -74,8 +76,8 @@ class Run:
 
     @property
     def key_prefix(self) -> str:
-        """What keys of this attempt begin with, below the resource's prefix."""
-        return f"attempt-{self.claim.attempt}/"
+        """What keys of this attempt begin with: no other attempt or job can write there."""
+        return f"{self.claim.job_id}/attempt-{self.claim.attempt}/"
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -109,16 +111,18 @@ def attempt(parts: Parts, job_id: str) -> Iterator[Run | None]:
     """Claim the job and yield its run; None if another worker has it, or nobody wants it."""
     owner = f"{socket.gethostname()}:{os.getpid()}"
     lease_s = parts.settings.lease_s
+    # Before the claim: a worker without room for a folder must leave the job to another.
+    folder = scratch.new_run_folder(parts.settings.scratch, job_id)
     with parts.database.transaction() as session:
         claim = jobs.claim(session, job_id, owner=owner, lease_s=lease_s)
     if claim is None:
         log.info("job_not_claimed", job_id=job_id)
+        folder.rmdir()
         yield None
         return
     structlog.contextvars.bind_contextvars(
         job_id=job_id, attempt=claim.attempt, request_id=claim.request_id
     )
-    folder = scratch.new_run_folder(parts.settings.scratch, job_id)
     run = Run(parts, claim, folder)
     watch = _Watch(run)
     watch.start()
@@ -140,7 +144,9 @@ def _settled(run: Run) -> Iterator[None]:
             yield
         except (JobFailedError, StoppedError, LeaseLostError, *TRANSIENT_ERRORS):
             raise
-        except Exception:
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise UnavailableError("the worker's disk is full") from error
             log.exception("attempt_failed")
             detail = "the fault is ours; quote the job's id when you report it"
             _finish(run, Status.FAILED, ("internal", detail))
@@ -161,9 +167,9 @@ def _settle_stop(run: Run) -> None:
     match run.stop:
         case Stop.CANCELLED:
             _finish(run, Status.CANCELLED)
-        case Stop.DRAINED:
+        case Stop.DRAINED | None:  # None: somebody else asked the child, who has saved its state
             _release(run, AttemptOutcome.PREEMPTED)
-        case Stop.LEASE_LOST | None:
+        case Stop.LEASE_LOST:
             log.warning("lease_lost")
 
 
@@ -197,7 +203,7 @@ class _Watch(threading.Thread):
         super().__init__(name="lease", daemon=True)
         self._run = run
         self._ended = threading.Event()
-        self._valid_until = now() + timedelta(seconds=run.parts.settings.lease_s)
+        self._valid_until_s = time.monotonic() + run.parts.settings.lease_s
 
     def end(self) -> None:
         """Stop renewing."""
@@ -207,21 +213,21 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         """Look every half second; renew every `lease_renewal_s`."""
         settings = self._run.parts.settings
-        renewed_at = now()
+        renewed_s = time.monotonic()
         while not self._ended.wait(_WATCH_S) and self._run.stop is None:
             if scratch.is_draining(settings.scratch):
                 self._run.ask_to_stop(Stop.DRAINED)
             try:
-                if (now() - renewed_at).total_seconds() >= settings.lease_renewal_s:
+                if time.monotonic() - renewed_s >= settings.lease_renewal_s:
                     self._renew(settings.lease_s)
-                    renewed_at = now()
+                    renewed_s = time.monotonic()
                 else:
                     self._look()
             except LeaseLostError:
                 self._run.ask_to_stop(Stop.LEASE_LOST)
             except DATABASE_ERRORS:
                 # The database may come back before the lease runs out.
-                if now() >= self._valid_until:
+                if time.monotonic() >= self._valid_until_s:
                     self._run.ask_to_stop(Stop.LEASE_LOST)
         # Asked to stop: the lease must hold while the child saves its state.
         while not self._ended.wait(settings.lease_renewal_s):
@@ -231,10 +237,10 @@ class _Watch(threading.Thread):
                 return
 
     def _renew(self, lease_s: float) -> None:
-        until = now() + timedelta(seconds=lease_s)
+        valid_until_s = time.monotonic() + lease_s
         with self._run.transaction() as session:
             status = jobs.renew(session, self._run.claim, lease_s=lease_s)
-        self._valid_until = until
+        self._valid_until_s = valid_until_s
         if status == Status.CANCELLING:
             self._run.ask_to_stop(Stop.CANCELLED)
 

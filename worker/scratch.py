@@ -25,7 +25,7 @@ def clean(scratch: Path) -> None:
 
 
 def note_ready(scratch: Path, name: str) -> None:
-    """Leave a file that says that the worker, or beat, called `name` has started."""
+    """Leave a file that says that the worker called `name` takes tasks."""
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
     (scratch / f"ready-{name}").write_text(str(os.getpid()))
 

@@ -24,7 +24,7 @@ from app.errors import IdempotencyInFlightError, IdempotencyMismatchError
 from app.parts import Parts
 from app.tables import IdempotencyKey, now
 
-IN_FLIGHT_S = 60.0
+IN_FLIGHT_S = 300.0
 """An unanswered key older than this belonged to a process that died."""
 MAX_KEY_LENGTH = 255
 _KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_LENGTH}}}")

@@ -31,7 +31,8 @@ TAR_BLOCK = 512
 BOMB = "suspicious compression ratio (archive bomb)"
 TORN = "the archive is damaged or truncated here; nothing after this point could be read"
 _UNSUPPORTED = "the file is not a zip, tar or tar.gz archive; upload one of these"
-_TAR_ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError)
+# A long chain of extended headers is read by recursion.
+_TAR_ERRORS = (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, RecursionError)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,10 @@ BATCH_FILES = 16
 BATCH_BYTES = 4 << 20
 IN_FLIGHT_BYTES = 64 << 20
 CHILD_MEMORY_BYTES = 8 << 30
+FILE_TIMEOUT_S = 30.0
+"""The largest image that is accepted takes some 3 s on one slow core."""
 DEADLY = "the decoder could not survive this file"
+ENDLESS = f"decoding took more than {FILE_TIMEOUT_S:g} s"
 
 Ticket = TypeVar("Ticket")
 Outcome = Decoded | str
@@ -26,7 +29,11 @@ Outcome = Decoded | str
 
 def _start_child() -> None:
     """Bound the memory, leave signals to the parent, and never outlive it."""
-    resource.setrlimit(resource.RLIMIT_AS, (CHILD_MEMORY_BYTES, CHILD_MEMORY_BYTES))
+    _soft, allowed = resource.getrlimit(resource.RLIMIT_AS)
+    memory = CHILD_MEMORY_BYTES
+    if allowed != resource.RLIM_INFINITY:
+        memory = min(memory, allowed)  # whoever started the run may have set a tighter limit
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -111,20 +118,32 @@ class Decoders(Generic[Ticket]):
     def _outcomes(self, batch: "_Batch[Ticket]") -> list[Outcome]:
         try:
             if batch.future is not None:
-                return batch.future.result()
+                return batch.future.result(len(batch.files) * FILE_TIMEOUT_S)
         except BrokenProcessPool:
             pass
+        except TimeoutError:
+            self._renew_pool()
         return [self._decode_alone(data) for data in batch.files]
 
     def _decode_alone(self, data: bytes) -> Outcome:
         for _ in range(2):
             try:
-                return self._pool.submit(_decode_batch, [data], self._config).result()[0]
+                future = self._pool.submit(_decode_batch, [data], self._config)
+                return future.result(FILE_TIMEOUT_S)[0]
             except BrokenProcessPool:
                 # The first time it may have been broken by another file.
-                self._pool.shutdown(cancel_futures=True)
-                self._pool = self._make_pool(self._workers)
+                self._renew_pool()
+            except TimeoutError:
+                self._renew_pool()
+                return ENDLESS
         return DEADLY
+
+    def _renew_pool(self) -> None:
+        """Kill the children, since one may be at work for ever, and start others."""
+        for child in list((self._pool._processes or {}).values()):  # noqa: SLF001 - public in 3.14
+            child.kill()
+        self._pool.shutdown(cancel_futures=True)
+        self._pool = self._make_pool(self._workers)
 
 
 class _Batch(Generic[Ticket]):

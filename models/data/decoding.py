@@ -9,6 +9,7 @@ import hashlib
 import io
 import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +21,14 @@ ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
 COLOUR_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
 INTEGER_BITS = (8, 10, 12, 14, 16)
 _BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError)
-_BROKEN_TOO = (AttributeError, AssertionError, OverflowError, struct.error, NotImplementedError)
+_BROKEN_TOO = (
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    struct.error,
+    RuntimeError,
+    zlib.error,
+)
 
 Pixels = NDArray[np.uint8]
 
@@ -81,18 +89,30 @@ def _open(data: bytes, max_pixels: int) -> Image.Image:
     too_large = f"larger than {max_pixels / 1e6:g} megapixels"
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
-        frames = getattr(image, "n_frames", 1)
+        if image.width * image.height > max_pixels:
+            raise Rejection(too_large)
+        has_more_frames = _has_more_frames(image)
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise Rejection(too_large) from error
     except UnidentifiedImageError as error:
         raise Rejection("not an image (PNG, JPEG, TIFF, BMP or WebP)") from error
     except (*_BROKEN, *_BROKEN_TOO, Warning) as error:
         raise Rejection(f"damaged image: {_shorten(error)}") from error
-    if image.width * image.height > max_pixels:
-        raise Rejection(too_large)
-    if frames > 1:
-        raise Rejection(f"has {frames} frames; upload single-frame images")
+    except MemoryError as error:
+        raise Rejection("too large to decode") from error
+    if has_more_frames:
+        raise Rejection("has more than one frame; upload single-frame images")
     return image
+
+
+def _has_more_frames(image: Image.Image) -> bool:
+    """Look for a second frame only: counting all of them can take hours."""
+    try:
+        image.seek(1)
+    except EOFError:
+        image.seek(0)
+        return False
+    return True
 
 
 def _explain(error: Exception) -> str:

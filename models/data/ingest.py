@@ -57,6 +57,10 @@ def ingest(run_dir: Path, spec: IngestSpec, progress: Progress) -> IngestSummary
         for ticket, outcome in decoders.run(_tickets(archive, config, reporter)):
             lines.write(judge.verdict(ticket, outcome).model_dump_json() + "\n")
             reporter.judged(judge.file_count, ticket.entry.position)
+        if not judge.accepted:
+            # Why each file was refused is what the user needs then.
+            lines.close()
+            partial.replace(outputs / "files.jsonl")
         judge.check(config)
         reporter.say("looking for images that are nearly the same")
         summary = _seal(judge, config)

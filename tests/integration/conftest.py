@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from redis import Redis
-from sqlalchemy import text
 
 from app import api_keys, datasets, generators, jobs, migrations, reports, samples, tables
 from app.api_keys import Scope
@@ -87,9 +86,9 @@ def connected(settings: Settings) -> Iterator[Parts]:
 
 @pytest.fixture
 def parts(connected: Parts, broker: Redis) -> Parts:
-    names = ", ".join(f'"{table}"' for table in tables.Table.metadata.tables)
     with connected.database.transaction() as session:
-        session.execute(text(f"TRUNCATE {names} CASCADE"))
+        for table in reversed(tables.Table.metadata.sorted_tables):
+            session.execute(table.delete())  # faster than TRUNCATE, which makes new files
     broker.flushall()
     return connected
 
@@ -103,7 +102,7 @@ def broker(settings: Settings) -> Iterator[Redis]:
 @pytest.fixture
 def sent(broker: Redis) -> Callable[[str], int]:
     """Count the messages that wait in a queue."""
-    return lambda queue: int(broker.llen(f"gliaforge:{queue}"))  # type: ignore[arg-type]  # not awaitable here
+    return lambda queue: int(broker.llen(f"gliaforge:{queue}"))
 
 
 @pytest.fixture

@@ -1,26 +1,29 @@
 """What beat asks for: find lost jobs, send what was not delivered, remove what was deleted."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import jobs
 from app.parts import Parts
-from app.storage import resource_prefix
+from app.storage import STORAGE_ERRORS, resource_prefix
 from app.tables import (
     Dataset,
     Generator,
     IdempotencyKey,
     Job,
     Report,
+    Resource,
     SampleBatch,
     now,
 )
 
 log = structlog.get_logger()
 IDEMPOTENCY_LIFETIME = timedelta(hours=24)
+UNFINISHED_UPLOAD_LIFETIME = timedelta(hours=24)
 # What stands on something is removed before it.
 _KINDS = (
     (Report, "reports"),
@@ -50,45 +53,60 @@ def sweep(parts: Parts) -> None:
 
 
 def purge(parts: Parts) -> None:
-    """Remove the objects and rows of what was deleted, and the uploads that were ingested."""
+    """Remove what was deleted, with its jobs; uploads that are done with; parts of broken uploads.
+
+    One that cannot be removed now does not keep the others: it is tried again.
+    """
     for table, kind in _KINDS:
-        with parts.database.transaction() as session:
-            deleted = session.execute(
-                select(table.id, table.tenant_id)
-                .outerjoin(Job, Job.id == table.job_id)
-                .where(
-                    table.deleted_at.is_not(None),
-                    Job.status.is_(None) | Job.status.in_(jobs.FINAL),
-                )
-                .limit(100)
-            ).all()
-        for resource_id, tenant_id in deleted:
-            count = parts.storage.delete_prefix(resource_prefix(tenant_id, kind, resource_id))
+        for resource_id, tenant_id in _deleted(parts, table):
             try:
-                with parts.database.transaction() as session:
-                    session.execute(delete(table).where(table.id == resource_id))
+                _remove(parts, table, resource_id, resource_prefix(tenant_id, kind, resource_id))
             except IntegrityError:
                 log.info("purge_waits", resource_id=resource_id)  # what stands on it goes first
-            else:
-                log.info("purged", resource_id=resource_id, objects=count)
+            except STORAGE_ERRORS as error:
+                log.warning("purge_failed", resource_id=resource_id, error=type(error).__name__)
     _purge_uploads(parts)
+    parts.storage.abort_uploads_older_than(UNFINISHED_UPLOAD_LIFETIME)
+
+
+def _deleted(parts: Parts, table: type[Resource]) -> Sequence[tuple[str, str]]:
+    """Return (id, tenant) of what was deleted and is made by no job any more."""
+    with parts.database.transaction() as session:
+        found = session.execute(
+            select(table.id, table.tenant_id)
+            .outerjoin(Job, Job.id == table.job_id)
+            .where(table.deleted_at.is_not(None), Job.status.is_(None) | Job.status.in_(jobs.FINAL))
+            .order_by(table.deleted_at)
+            .limit(100)
+        )
+        return [(row.id, row.tenant_id) for row in found]
+
+
+def _remove(parts: Parts, table: type[Resource], resource_id: str, prefix: str) -> None:
+    count = parts.storage.delete_prefix(prefix)
+    with parts.database.transaction() as session:
+        session.execute(delete(table).where(table.id == resource_id))
+        # Their errors and events may quote labels, which are the tenant's words.
+        session.execute(delete(Job).where(Job.resource_id == resource_id))
+    log.info("purged", resource_id=resource_id, objects=count)
 
 
 def _purge_uploads(parts: Parts) -> None:
+    """Remove the uploaded archives whose ingest has ended, in whatever way."""
     with parts.database.transaction() as session:
-        ingested = session.execute(
-            select(Dataset.id, Dataset.tenant_id)
+        done = session.execute(
+            select(Dataset.id, Dataset.content_key)
             .join(Job, Job.id == Dataset.job_id)
-            .where(
-                Job.status == jobs.Status.SUCCEEDED,
-                Dataset.content_key.is_not(None),
-                Dataset.deleted_at.is_(None),
-            )
+            .where(Job.status.in_(jobs.FINAL), Dataset.content_key.is_not(None))
             .limit(100)
         ).all()
-    for dataset_id, tenant_id in ingested:
-        prefix = resource_prefix(tenant_id, "datasets", dataset_id)
-        parts.storage.delete_prefix(f"{prefix}incoming/")
+    for dataset_id, content_key in done:
+        assert content_key is not None, "the query asked for it"
+        parts.storage.delete(content_key)
         with parts.database.transaction() as session:
-            session.get_one(Dataset, dataset_id).content_key = None
+            session.execute(
+                update(Dataset)
+                .where(Dataset.id == dataset_id, Dataset.content_key == content_key)
+                .values(content_key=None)
+            )
         log.info("upload_removed", resource_id=dataset_id)

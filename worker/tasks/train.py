@@ -64,7 +64,6 @@ def _upload_checkpoint(run: Run, data: dict[str, JsonValue], prefix: str) -> Non
     key_prefix = f"{prefix}checkpoints/{folder.name}/"
     for name in CHECKPOINT_FILES:
         run.parts.storage.put_file(f"{key_prefix}{name}", folder / name)
-    shutil.rmtree(folder)
     step, images_seen = cast("int", data["step"]), cast("int", data["images_seen"])
     with run.transaction() as session:
         checkpoint_id = generators.add_checkpoint(
@@ -76,6 +75,7 @@ def _upload_checkpoint(run: Run, data: dict[str, JsonValue], prefix: str) -> Non
             "step": step,
         }
         jobs.record(session, run.claim, [NewEvent("message", shown)])
+    shutil.rmtree(folder)  # only now: until the row is there, the event may be handled again
 
 
 def _record_metrics(run: Run, data: dict[str, JsonValue]) -> None:

@@ -19,6 +19,7 @@ from app.errors import (
     InvalidRequestError,
     NotFoundError,
     TooLargeError,
+    TooManyJobsError,
     UnsupportedArchiveError,
 )
 from app.parts import Parts
@@ -49,7 +50,7 @@ _CONTENT = {
     "/v1/datasets/{dataset_id}/content",
     status_code=202,
     openapi_extra=_CONTENT,
-    responses=documented(NotFoundError, ConflictError, UnsupportedArchiveError),
+    responses=documented(NotFoundError, ConflictError, UnsupportedArchiveError, TooManyJobsError),
 )
 async def put_dataset_content(
     dataset_id: DatasetID,
@@ -60,7 +61,10 @@ async def put_dataset_content(
     request_id: RequestID,
     filename: Annotated[
         str | None,
-        Query(max_length=255, description="For your own records: the format is read off the bytes"),
+        Query(
+            max_length=255,
+            description="Ignored: the format is read off the bytes. Name no patient.",
+        ),
     ] = None,
 ) -> schemas.Dataset:
     """Upload the images as one archive and start their ingest.

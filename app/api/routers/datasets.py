@@ -96,21 +96,21 @@ def list_dataset_files(
         304: {"description": "The picture that you have is the current one"},
     },
 )
-def get_dataset_preview(  # noqa: PLR0913, PLR0917 - FastAPI's parameters
+def get_dataset_preview(
     dataset_id: DatasetID,
     caller: DatasetsReader,
     parts: ServiceParts,
-    session: Session,
     request: Request,
     count: Annotated[int, Query(ge=1, le=100)] = 20,
     label: Annotated[str | None, Query(max_length=64)] = None,
     seed: Annotated[int, Query(ge=0, le=2**53 - 1)] = 0,
 ) -> Response:
     """Draw a labelled grid of real slices."""
-    row = resources.get(session, tables.Dataset, caller.tenant_id, dataset_id)
-    datasets.pack(row, 64)
+    with parts.database.transaction() as session:  # over before the storage is asked
+        row = resources.get(session, tables.Dataset, caller.tenant_id, dataset_id)
+        files = datasets.choose(session, row, count=count, label=label, seed=seed)
     return cached_png(
         request,
         f"{row.id}-{row.digest}-{count}-{label}-{seed}",
-        lambda: datasets.preview(session, parts.storage, row, count=count, label=label, seed=seed),
+        lambda: datasets.preview(parts.storage, row, files),
     )

@@ -14,7 +14,13 @@ from app.api.ids import GeneratorID
 from app.api.pagination import After, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import generators as schemas
-from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
+from app.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    NotReadyError,
+    TooManyJobsError,
+)
 from models.config import PRESETS, TrainingConfig
 
 router = APIRouter(prefix="/v1", tags=["generators"], route_class=IdempotentRoute)
@@ -31,7 +37,7 @@ def list_presets(_caller: GeneratorsReader) -> schemas.Presets:
     "/generators",
     status_code=202,
     dependencies=[Depends(documented_key)],
-    responses=documented(NotFoundError, ConflictError, NotReadyError),
+    responses=documented(NotFoundError, ConflictError, NotReadyError, TooManyJobsError),
 )
 def create_generator(
     body: schemas.NewGenerator,

@@ -12,7 +12,7 @@ from app.api.ids import ReportID
 from app.api.pagination import After, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import reports as schemas
-from app.errors import ConflictError, NotFoundError, NotReadyError
+from app.errors import ConflictError, NotFoundError, NotReadyError, TooManyJobsError
 
 router = APIRouter(prefix="/v1", tags=["reports"], route_class=IdempotentRoute)
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
@@ -22,7 +22,7 @@ _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
     "/reports",
     status_code=202,
     dependencies=[Depends(documented_key)],
-    responses=documented(NotFoundError, ConflictError, NotReadyError),
+    responses=documented(NotFoundError, ConflictError, NotReadyError, TooManyJobsError),
 )
 def create_report(
     body: schemas.NewReport,

@@ -14,7 +14,7 @@ from app.api.ids import SampleBatchID
 from app.api.pagination import After, AfterIndex, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import samples as schemas
-from app.errors import ConflictError, NotFoundError, NotReadyError
+from app.errors import ConflictError, NotFoundError, NotReadyError, TooManyJobsError
 
 router = APIRouter(prefix="/v1/sample-batches", tags=["samples"], route_class=IdempotentRoute)
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
@@ -24,7 +24,7 @@ _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
     "",
     status_code=202,
     dependencies=[Depends(documented_key)],
-    responses=documented(NotFoundError, ConflictError, NotReadyError),
+    responses=documented(NotFoundError, ConflictError, NotReadyError, TooManyJobsError),
 )
 def create_sample_batch(
     body: schemas.NewSampleBatch,
@@ -115,16 +115,17 @@ def get_sample_preview(
     batch_id: SampleBatchID,
     caller: SamplesReader,
     parts: ServiceParts,
-    session: Session,
     request: Request,
     count: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Response:
     """Draw a labelled grid of the first images of each label."""
-    row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
+    with parts.database.transaction() as session:  # over before the storage is asked
+        row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
+        images = samples.choose(session, row, count)
     return cached_png(
         request,
         f"{samples.archive_key(row)}-{count}",
-        lambda: samples.preview(session, parts.storage, row, count),
+        lambda: samples.preview(parts.storage, row, images),
     )
 
 

@@ -154,9 +154,14 @@ def test_fence_undoes_what_the_stale_transaction_wrote(
     stale = claim(job_id)
     _expire(parts, job_id)
     _reap(parts)
-    with pytest.raises(LeaseLostError), parts.database.transaction() as session:
-        session.get_one(Job, other_id).resource_id = "written"
-        jobs.fence(session, stale)
+
+    def write() -> None:
+        with parts.database.transaction() as session:
+            session.get_one(Job, other_id).resource_id = "written"
+            jobs.fence(session, stale)
+
+    with pytest.raises(LeaseLostError):
+        write()
     assert _job(parts, other_id).resource_id == "nothing"
 
 
@@ -397,9 +402,13 @@ def test_kind_goes_to_its_queue(new_job: NewJob, sent: Sent, kind: Kind, queue: 
 
 
 def test_rollback_sends_nothing(parts: Parts, tenant_id: str, sent: Sent) -> None:
-    with pytest.raises(ZeroDivisionError), parts.database.transaction() as session:
-        jobs.create(session, tenant_id=tenant_id, kind=Kind.INGEST, resource_id="nothing")
-        raise ZeroDivisionError
+    def create_and_fail() -> None:
+        with parts.database.transaction() as session:
+            jobs.create(session, tenant_id=tenant_id, kind=Kind.INGEST, resource_id="nothing")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        create_and_fail()
     assert sent(QUEUE) == 0
 
 

@@ -1,7 +1,6 @@
 """Objects on a real server: whole or absent, reached without a key by a signed URL alone."""
 
 import uuid
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -168,11 +167,11 @@ def test_unreachable_storage_is_a_storage_error_and_told(connected: Parts, tmp_p
     elsewhere = make_parts(settings)
     (tmp_path / "file").write_bytes(b"x")
     assert not elsewhere.storage.is_reachable()
-    calls: list[Callable[[], object]] = [
+    calls = (
         lambda: elsewhere.storage.get("a"),
         lambda: elsewhere.storage.put_file("a", tmp_path / "file"),
         lambda: elsewhere.storage.get_file("a", tmp_path / "file"),
-    ]
+    )
     for call in calls:
         with pytest.raises(STORAGE_ERRORS):
             call()

@@ -146,7 +146,8 @@ def test_no_two_workers_share_a_scratch_folder() -> None:
 
 @pytest.mark.parametrize("trainer", ["worker-train-cpu", "worker-gpu"])
 def test_each_profile_takes_every_queue_once(trainer: str) -> None:
-    options = [*SERVICES["worker-cpu"]["command"], *SERVICES[trainer]["command"]]
+    workers = ("worker-cpu", "scheduler", trainer)
+    options = [option for name in workers for option in SERVICES[name]["command"]]
     queues = [
         queue
         for option in options
@@ -292,7 +293,7 @@ def test_gpu_worker_asks_for_one_gpu() -> None:
 
 
 def test_workers_take_the_same_queues_in_both() -> None:
-    for name in ("worker-cpu", "worker-gpu"):
+    for name in ("worker-cpu", "worker-gpu", "scheduler"):
         here = set(container(f"{name}/deployment.yaml")["args"])
         assert here <= set(SERVICES[name]["command"])
 

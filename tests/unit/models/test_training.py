@@ -65,14 +65,23 @@ def test_interrupted_and_resumed_equals_uninterrupted(
         parts.append(recorder(stop_at=stop))
         with pytest.raises(Stopped):
             train(run_dir, spec, parts[-1])
-        folder = str(parts[-1].of("checkpoint")[-1]["folder"])
-        spec = SPEC.model_copy(update={"resume": folder})
+        for saved in parts[-1].of("checkpoint"):
+            spec = SPEC.model_copy(update={"resume": str(saved["folder"])})
     parts.append(recorder())
     train(run_dir, spec, parts[-1])
 
     assert (latest(run_dir) / checkpoint.WEIGHTS).read_bytes() == expected
     assert (latest(run_dir) / checkpoint.STATE).read_bytes() == expected_state
     assert [event for part in parts for event in part.of("metrics")] == whole.of("metrics")
+
+
+def test_a_stop_before_the_first_step_saves_nothing(
+    run_dir: Path, recorder: "type[Recorder]"
+) -> None:
+    progress = recorder(stop_at=0)
+    with pytest.raises(Stopped):
+        train(run_dir, SPEC, progress)
+    assert progress.of("checkpoint") == []
 
 
 def test_another_seed_gives_other_weights(run_dir: Path) -> None:

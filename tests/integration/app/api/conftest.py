@@ -30,7 +30,7 @@ def _serving(settings: Settings) -> Iterator[str]:
             while not server.started:
                 assert thread.is_alive(), "the API did not start"
                 time.sleep(0.01)
-            yield "http://127.0.0.1:{}".format(listener.getsockname()[1])
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             thread.join()

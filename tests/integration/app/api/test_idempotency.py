@@ -143,7 +143,9 @@ def test_long_answer_is_replayed_for_each_route(
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "\u00e4"])
 def test_malformed_key_is_refused(api: httpx.Client, key: str) -> None:
-    answer = api.post("/v1/datasets", json=BODY, headers={"Idempotency-Key": key.encode("latin-1")})
+    answer = api.post(
+        "/v1/datasets", json=BODY, headers={b"Idempotency-Key": key.encode("latin-1")}
+    )
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert answer.json()["errors"][0]["pointer"] == "header/idempotency-key"
 

@@ -5,7 +5,8 @@ from typing import NoReturn
 
 import httpx
 import pytest
-from sqlalchemy.exc import OperationalError, TimeoutError as PoolTimeoutError
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app import resources
 from app.api.bodies import MAX_BODY_BYTES

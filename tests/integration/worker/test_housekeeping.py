@@ -1,0 +1,86 @@
+"""What beat asks for may run at any time, twice, and while parts are away."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+from sqlalchemy import select, update
+
+from app import datasets, jobs
+from app.jobs import Claim, Status
+from app.parts import Parts
+from app.tables import Dataset, IdempotencyKey, Job, now
+from worker.tasks import housekeeping
+
+
+def test_reap_takes_lost_jobs(
+    parts: Parts, new_job: Callable[[], str], claim: Callable[[str], Claim]
+) -> None:
+    job_id = new_job()
+    claim(job_id)
+    with parts.database.transaction() as session:
+        session.execute(update(Job).values(lease_until=now() - timedelta(seconds=1)))
+    housekeeping.reap(parts)
+    housekeeping.reap(parts)
+    with parts.database.transaction() as session:
+        assert session.get_one(Job, job_id).status == Status.QUEUED
+
+
+def test_sweep_sends_again_and_forgets_old_keys(
+    parts: Parts, new_job: Callable[[], str], tenant_id: str, sent: Callable[[str], int]
+) -> None:
+    new_job()
+    with parts.database.transaction() as session:
+        session.execute(update(Job).values(sent_at=now() - timedelta(seconds=31)))
+        for key, hours in (("old", 25), ("new", 23)):
+            made = now() - timedelta(hours=hours)
+            session.add(
+                IdempotencyKey(tenant_id=tenant_id, key=key, request_sha256="", created_at=made)
+            )
+    housekeeping.sweep(parts)
+    assert sent("cpu.ingest") == 2
+    with parts.database.transaction() as session:
+        assert session.scalars(select(IdempotencyKey.key)).all() == ["new"]
+
+
+@pytest.mark.parametrize(
+    ("status", "is_kept"), [(Status.SUCCEEDED, False), (Status.FAILED, True), (None, True)]
+)
+def test_upload_is_removed_once_it_is_ingested(
+    parts: Parts, tenant_id: str, status: Status | None, *, is_kept: bool
+) -> None:
+    with parts.database.transaction() as session:
+        row = datasets.create(session, tenant_id, name="set", description=None, kind="real")
+        key = f"{datasets.prefix(row)}incoming/1"
+        datasets.start_ingest(session, row, key, 1, None)
+    parts.storage.put(key, b"x", "application/zip")
+    parts.storage.put(f"{datasets.prefix(row)}attempt-1/packed", b"x", "application/zip")
+    if status is not None:
+        assert row.job_id is not None
+        with parts.database.transaction() as session:
+            claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
+            assert claimed is not None
+            jobs.finish(session, claimed, status)
+    housekeeping.purge(parts)
+    left = [one.rsplit("/", 2)[1] for one in parts.storage.keys(f"tenants/{tenant_id}/")]
+    assert left == (["attempt-1", "incoming"] if is_kept else ["attempt-1"])
+    with parts.database.transaction() as session:
+        assert (session.get_one(Dataset, row.id).content_key == key) is is_kept
+
+
+def test_running_job_of_what_is_deleted_is_waited_for(parts: Parts, tenant_id: str) -> None:
+    with parts.database.transaction() as session:
+        row = datasets.create(session, tenant_id, name="set", description=None, kind="real")
+        datasets.start_ingest(session, row, "incoming", 1, None)
+    assert row.job_id is not None
+    with parts.database.transaction() as session:
+        claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
+        session.get_one(Dataset, row.id).deleted_at = now()
+    assert claimed is not None
+    housekeeping.purge(parts)
+    with parts.database.transaction() as session:
+        assert session.get(Dataset, row.id) is not None
+        jobs.finish(session, claimed, Status.CANCELLED)
+    housekeeping.purge(parts)
+    with parts.database.transaction() as session:
+        assert session.get(Dataset, row.id) is None

@@ -1,0 +1,96 @@
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from app import settings
+from app.settings import DatabaseSettings, Settings
+
+GOOD = {
+    "GLIAFORGE_DATABASE_URL": "postgresql+psycopg://u:p@db/d",
+    "GLIAFORGE_BROKER_URL": "redis://:p@broker/0",
+    "GLIAFORGE_S3_ENDPOINT_INTERNAL": "http://s3:8333",
+    "GLIAFORGE_S3_ENDPOINT_PUBLIC": "https://files.example",
+    "GLIAFORGE_S3_ACCESS_KEY": "AK77X",
+    "GLIAFORGE_S3_SECRET_KEY": "9f2b",
+}
+SECRETS = [name for name in GOOD if "ENDPOINT" not in name]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("GLIAFORGE_"):
+            monkeypatch.delenv(name)
+    for name, value in GOOD.items():
+        monkeypatch.setenv(name, value)
+    settings.settings.cache_clear()
+
+
+def _faults() -> dict[object, str]:
+    with pytest.raises(ValidationError) as caught:
+        settings.settings()
+    return {fault["loc"][0]: fault["msg"] for fault in caught.value.errors()}
+
+
+def test_environment_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = settings.settings()
+    monkeypatch.setenv("GLIAFORGE_S3_BUCKET", "another")
+    assert settings.settings() is first
+    assert first.s3_bucket == "gliaforge"
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_missing_variable_is_named(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.delenv(name)
+    assert list(_faults()) == [name.removeprefix("GLIAFORGE_").lower()]
+
+
+@pytest.mark.parametrize("placeholder", ["", " ", "changeme", "Change-Me", "PASSWORD"])
+@pytest.mark.parametrize("name", SECRETS)
+def test_placeholder_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, placeholder: str
+) -> None:
+    monkeypatch.setenv(name, placeholder)
+    assert "placeholder" in _faults()[name.removeprefix("GLIAFORGE_").lower()]
+
+
+def test_all_faults_are_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GLIAFORGE_BROKER_URL")
+    monkeypatch.setenv("GLIAFORGE_LEASE_S", "0")
+    monkeypatch.setenv("GLIAFORGE_DEVICE", "tpu")
+    assert set(_faults()) == {"broker_url", "lease_s", "device"}
+
+
+def test_secrets_are_not_printed() -> None:
+    shown = repr(Settings.model_validate({}))
+    assert not any(GOOD[name] in shown for name in SECRETS)
+
+
+def test_database_of_the_environment_comes_first(tmp_path: Path) -> None:
+    (tmp_path / settings.SERVICE_VARIABLES).write_text('{"GLIAFORGE_DATABASE_URL": "known"}')
+    found = DatabaseSettings.read(tmp_path).database_url.get_secret_value()
+    assert found == GOOD["GLIAFORGE_DATABASE_URL"]
+
+
+def test_database_of_the_laptop_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("GLIAFORGE_DATABASE_URL")
+    (tmp_path / settings.SERVICE_VARIABLES).write_text('{"GLIAFORGE_DATABASE_URL": "known"}')
+    assert DatabaseSettings.read(tmp_path).database_url.get_secret_value() == "known"
+
+
+def test_without_any_database_the_variable_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("GLIAFORGE_DATABASE_URL")
+    with pytest.raises(ValidationError, match="database_url"):
+        DatabaseSettings.read(tmp_path)
+
+
+def test_children_inherit_no_variable_of_the_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    inherited = settings.base_environment()
+    assert inherited["CUDA_VISIBLE_DEVICES"] == "1"
+    assert "PATH" in inherited
+    assert not set(GOOD) & set(inherited)

@@ -1,0 +1,48 @@
+import os
+from pathlib import Path
+
+from worker import scratch
+
+
+def test_run_folder_is_private_and_named_for_its_worker(tmp_path: Path) -> None:
+    folder = scratch.new_run_folder(tmp_path / "deep" / "scratch", "job_1")
+    assert folder.name.startswith(f"run-{os.getppid()}-job_1-")
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_two_attempts_have_two_folders(tmp_path: Path) -> None:
+    assert len({scratch.new_run_folder(tmp_path, "job_1") for _ in range(2)}) == 2
+
+
+def test_folder_of_a_dead_worker_is_removed(tmp_path: Path) -> None:
+    (tmp_path / "run-4194305-job_1-x").mkdir()  # above the largest process id
+    scratch.clean(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_of_a_living_worker_stays(tmp_path: Path) -> None:
+    folder = scratch.new_run_folder(tmp_path, "job_1")
+    scratch.clean(tmp_path)
+    assert folder.exists()
+
+
+def test_clean_forgets_the_flag_of_an_earlier_process_of_this_number(tmp_path: Path) -> None:
+    scratch.raise_drain_flag(tmp_path)
+    scratch.clean(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_clean_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    scratch.clean(tmp_path / "absent")
+
+
+def test_flag_of_the_main_process_is_seen_by_its_pool(tmp_path: Path) -> None:
+    assert not scratch.is_draining(tmp_path)
+    (tmp_path / f"drain-{os.getppid()}").touch()
+    assert scratch.is_draining(tmp_path)
+
+
+def test_readiness_is_told_by_name(tmp_path: Path) -> None:
+    scratch.note_ready(tmp_path / "scratch", "cpu")
+    assert (tmp_path / "scratch" / "ready-cpu").read_text() == str(os.getpid())
