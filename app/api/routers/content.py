@@ -16,6 +16,7 @@ from app.api.schemas import datasets as schemas
 from app.errors import (
     BadRequestError,
     ConflictError,
+    GliaforgeError,
     InvalidRequestError,
     NotFoundError,
     TooLargeError,
@@ -147,7 +148,8 @@ def _start_ingest(
             row = resources.get(session, tables.Dataset, tenant_id, dataset_id)
             datasets.start_ingest(session, row, *upload)
             return schemas.dataset(session, row)
-    except (ConflictError, NotFoundError):
-        # Another upload was quicker, or the dataset was deleted: nobody knows this object's key.
-        parts.storage.delete_prefix(upload[0])
+    except GliaforgeError:
+        # Another upload was quicker, the dataset was deleted or there are too many jobs already:
+        # nobody knows this object's key.
+        parts.storage.delete(upload[0])
         raise

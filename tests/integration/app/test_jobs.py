@@ -10,7 +10,7 @@ from sqlalchemy import select, update
 
 from app import jobs
 from app.database import Database
-from app.errors import ConflictError, LeaseLostError, NotFoundError
+from app.errors import ConflictError, LeaseLostError, NotFoundError, TooManyJobsError
 from app.jobs import AttemptOutcome, Claim, Kind, NewEvent, Status
 from app.parts import Parts
 from app.queue import Queue
@@ -399,6 +399,20 @@ def test_commit_sends_once(new_job: NewJob, sent: Sent) -> None:
 def test_kind_goes_to_its_queue(new_job: NewJob, sent: Sent, kind: Kind, queue: str) -> None:
     new_job(kind)
     assert sent(queue) == 1
+
+
+def test_tenant_has_no_more_unfinished_jobs_than_it_may(
+    new_job: NewJob, claim: Take, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "MAX_UNFINISHED", 2)
+    first = claim(new_job())
+    new_job()
+    with pytest.raises(TooManyJobsError) as caught:
+        new_job()
+    assert caught.value.headers == {"Retry-After": "60"}
+    with parts.database.transaction() as session:
+        jobs.finish(session, first, Status.SUCCEEDED)
+    new_job()
 
 
 def test_rollback_sends_nothing(parts: Parts, tenant_id: str, sent: Sent) -> None:

@@ -2,6 +2,7 @@
 
 import uuid
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -112,6 +113,19 @@ def test_closed_upload_leaves_nothing(storage: Storage, prefix: str) -> None:
     upload.close()
     assert _uploads(storage, prefix) == []
     assert list(storage.keys(prefix)) == []
+
+
+def test_upload_of_a_killed_process_is_dropped_once_it_is_old(
+    storage: Storage, prefix: str
+) -> None:
+    upload = storage.multipart(f"{prefix}a", "application/zip")
+    upload.add(bytes(PART_BYTES))
+    storage.abort_uploads_older_than(timedelta(hours=1))
+    assert _uploads(storage, prefix) == [f"{prefix}a"]
+    storage.abort_uploads_older_than(timedelta(seconds=-5))
+    assert _uploads(storage, prefix) == []
+    upload._id = ""
+    upload.close()
 
 
 def test_upload_that_the_server_refuses_leaves_nothing(storage: Storage, prefix: str) -> None:

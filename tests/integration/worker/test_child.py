@@ -126,11 +126,14 @@ def test_half_a_line_waits_for_its_rest(parts: Parts, new_job: NewJob, stub: Stu
     assert _told(parts, job_id, "message") == [{"n": 1}]
 
 
-def test_many_steps_make_few_events(parts: Parts, new_job: NewJob, stub: Stub) -> None:
-    stub("for n in range(1, 1001): event('progress', fraction=n / 1000)\nresult('finished')")
+def test_many_steps_make_few_events(
+    parts: Parts, new_job: NewJob, stub: Stub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("worker.child._EVENTS_PER_RUN", 20)
+    stub("for n in range(1, 101): event('progress', fraction=n / 100)\nresult('finished')")
     job_id = new_job()
     _run(parts, job_id)
-    assert 190 <= len(_told(parts, job_id, "progress")) <= 202
+    assert 16 <= len(_told(parts, job_id, "progress")) <= 22
 
 
 def test_failure_with_a_reason_is_the_job_s(parts: Parts, new_job: NewJob, stub: Stub) -> None:

@@ -44,9 +44,9 @@ def test_sweep_sends_again_and_forgets_old_keys(
 
 
 @pytest.mark.parametrize(
-    ("status", "is_kept"), [(Status.SUCCEEDED, False), (Status.FAILED, True), (None, True)]
+    ("status", "is_kept"), [(Status.SUCCEEDED, False), (Status.FAILED, False), (None, True)]
 )
-def test_upload_is_removed_once_it_is_ingested(
+def test_upload_is_removed_once_its_ingest_has_ended(
     parts: Parts, tenant_id: str, status: Status | None, *, is_kept: bool
 ) -> None:
     with parts.database.transaction() as session:

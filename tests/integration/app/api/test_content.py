@@ -185,6 +185,20 @@ def test_upload_to_a_dataset_that_is_deleted_meanwhile_leaves_nothing(
     assert _stored(parts, tenant_id) == []
 
 
+def test_upload_beyond_the_jobs_of_a_tenant_leaves_nothing(
+    api: httpx.Client,
+    parts: Parts,
+    tenant_id: str,
+    dataset_id: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs, "MAX_UNFINISHED", 0)
+    answer = _put(api, dataset_id, _zip())
+    assert (answer.status_code, answer.json()["code"]) == (429, "too_many_jobs")
+    assert answer.headers["retry-after"] == "60"
+    assert _stored(parts, tenant_id) == []
+
+
 def test_upload_after_a_failed_ingest_is_taken(
     api: httpx.Client, parts: Parts, dataset_id: str
 ) -> None:

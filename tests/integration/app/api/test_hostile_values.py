@@ -17,13 +17,15 @@ STRINGS = [
     "\ud800",
     "\u202e\u200b",
     "\U0001f9e0" * 50,
-    "x" * 100_000,
+    "x" * 10_000,
     "'; DROP TABLE jobs; --",
     "../../../etc/passwd",
     "{{7*7}}${7*7}%s%n",
 ]
 NUMBERS = [-1, 0, 2**31, 2**53, 2**63, 2**64, 10**400, -(10**400), 1e308, float("nan")]
 VALUES: list[object] = [*STRINGS, *NUMBERS, None, True, [], {}, [[]], {"\0": "\0"}, {"\ud800": 1}]
+
+KNOB_VALUES: list[object] = [*NUMBERS, None, [], "", "\0"]
 
 DOCUMENT = create_app().openapi()
 ID = "0" * 32
@@ -65,7 +67,7 @@ def _bodies(path: str) -> Iterator[object]:
                 yield good | {field: [value]}
     yield from (good | {name: 1} for name in STRINGS)
     if "config" in good:
-        yield from (good | {"config": {knob: value}} for knob in CONFIG for value in VALUES)
+        yield from (good | {"config": {knob: value}} for knob in CONFIG for value in KNOB_VALUES)
         yield from (good | {"config": {name: 1}} for name in STRINGS)
     if "counts" in good:
         alone = {name: value for name, value in good.items() if name != "count"}
@@ -130,16 +132,13 @@ QUERIES = [
 ]
 
 
-@pytest.mark.parametrize(("path", "name"), QUERIES)
 def test_query_values(
-    api: httpx.Client,
-    tenant_id: str,
-    new_chain: Callable[[str], dict[str, str]],
-    path: str,
-    name: str,
+    api: httpx.Client, tenant_id: str, new_chain: Callable[[str], dict[str, str]]
 ) -> None:
-    filled = path.format(**new_chain(tenant_id)) if "{" in path else path
-    for value in (*STRINGS, *map(str, (-1, 2**31, 2**53, 2**63, 2**64, 10**400, "nan", "1e9"))):
-        hostile = quote(value[:2000].encode("utf-8", "surrogatepass"), safe="")
-        answer = api.get(f"{filled}?{name}={hostile}", follow_redirects=False)
-        assert answer.status_code < 500, (ascii(value), answer.text)
+    chain = new_chain(tenant_id)
+    for path, name in QUERIES:
+        filled = path.format(**chain)
+        for value in (*STRINGS, *map(str, (-1, 2**31, 2**53, 2**63, 2**64, 10**400, "nan"))):
+            hostile = quote(value[:2000].encode("utf-8", "surrogatepass"), safe="")
+            answer = api.get(f"{filled}?{name}={hostile}", follow_redirects=False)
+            assert answer.status_code < 500, (path, name, ascii(value), answer.text)
