@@ -131,6 +131,8 @@ def _storage_answers(servers: Servers) -> bool:
         return storage.get(_CHECK_KEY) == b"ready"
     except STORAGE_ERRORS:
         return False
+    finally:
+        storage.close()
 
 
 def _api_key(home: Home, servers: Servers) -> str:
