@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from app import jobs
 from app.contact_sheet import Tile, draw, tile_from_pixels
-from app.errors import ConflictError, NotFoundError, NotReadyError
+from app.errors import ConflictError, NotFoundError
 from app.identifiers import Prefix, new_id
 from app.jobs import Claim, Kind
-from app.resources import lock, start_job, status
+from app.resources import lock, require_ready, start_job, status
 from app.storage import Storage, resource_prefix
 from app.tables import Dataset, DatasetFile
 
@@ -51,7 +51,7 @@ def check_takes_content(row: Dataset) -> None:
         ConflictError: unless it is empty, or its last ingest failed.
     """
     if status(row) not in ("empty", "failed"):
-        raise ConflictError(f"the dataset is {status(row)}; its content cannot be replaced")
+        raise ConflictError(f"the dataset is {status(row)}; make another for other content")
 
 
 def start_ingest(
@@ -121,8 +121,7 @@ def pack(row: Dataset, size_px: int) -> dict[str, object]:
         NotReadyError: if the dataset is not sealed.
         NotFoundError: if it has no image that is large enough.
     """
-    if status(row) != "ready":
-        raise NotReadyError(f"the dataset is {status(row)}; wait until it is ready")
+    require_ready(row)
     found = cast("dict[str, object]", row.packs.get(str(size_px), {}))
     if not found.get("count"):
         raise NotFoundError(f"no image of this dataset is large enough for {size_px} pixels")

@@ -7,16 +7,16 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from app import api_keys
 from app.api_keys import Scope
 from app.database import Database
-from app.embedded.home import Home, write_private
+from app.embedded.home import Home, HomeError, write_private
 from app.embedded.stack import Progress, Servers, Service, Stack, run_services, start_servers
-from app.settings import SERVICE_VARIABLES, HomeSettings, base_environment, tuning
+from app.settings import SERVICE_VARIABLES, HomeSettings, base_environment, check_tuning, tuning
 from app.storage import STORAGE_ERRORS, Storage
 
 DEFAULT_PORT = 8000
@@ -42,9 +42,13 @@ def run(
     `overrides` are environment variables of the processes, such as `GLIAFORGE_LEASE_S`.
 
     Raises:
-        HomeError: if the data folder is in use or cannot be made private.
+        HomeError: if the data folder or the port is in use, or the folder cannot be made private.
+        pydantic.ValidationError: if a variable of the environment is out of its bounds.
         PartFailedError: naming the part that did not start, with the last lines of its log.
     """
+    check_tuning()
+    if settings.port is not None and not _is_free(settings.port):
+        raise HomeError(f"port {settings.port} is in use; set GLIAFORGE_PORT to another")
     with Home(settings.home.expanduser()) as home:
         environment = base_environment()
         with start_servers(home, environment, on_progress, _storage_answers) as servers:
@@ -151,7 +155,15 @@ def _api_key(home: Home, servers: Servers) -> str:
 
 def free_port() -> int:
     """Return the default port, or a free one if that is taken."""
-    for port in (DEFAULT_PORT, 0):
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)) as server:
-            return int(server.getsockname()[1])
-    raise OSError("no free port on 127.0.0.1")
+    if _is_free(DEFAULT_PORT):
+        return DEFAULT_PORT
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    try:
+        with socket.create_server(("127.0.0.1", port)):
+            return True
+    except OSError:
+        return False

@@ -3,10 +3,10 @@
 from sqlalchemy.orm import Session
 
 from app import datasets, jobs, samples
-from app.errors import InvalidRequestError, NotFoundError, NotReadyError
+from app.errors import InvalidRequestError, NotFoundError
 from app.identifiers import Prefix, new_id
 from app.jobs import Claim, Kind
-from app.resources import start_job, status
+from app.resources import require_ready, start_job
 from app.storage import resource_prefix
 from app.tables import Dataset, Generator, Report, SampleBatch
 from models.config import ReportProfile, TrainingConfig
@@ -72,8 +72,7 @@ def plot_key(row: Report, name: str) -> str:
         NotReadyError: if the report is not finished.
         NotFoundError: if it has no such plot.
     """
-    if status(row) != "ready":
-        raise NotReadyError(f"the report is {status(row)}; wait until it is ready")
+    require_ready(row)
     if name not in row.plots:
         raise NotFoundError(f"no such plot; there are {', '.join(sorted(row.plots))}")
     return row.plots[name]

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app import jobs
-from app.errors import ConflictError, NotFoundError
+from app.errors import ConflictError, NotFoundError, NotReadyError
 from app.jobs import Kind, Status
 from app.tables import Dataset, Generator, Job, Report, SampleBatch, now
 
@@ -106,6 +106,23 @@ def status(row: Dataset | Generator | SampleBatch | Report) -> str:
             return "failed"
         case Status.CANCELLED:
             return "failed" if isinstance(row, Dataset) else "cancelled"
+
+
+def require_ready(row: Dataset | Generator | SampleBatch | Report) -> None:
+    """Refuse to go on before the resource's job has succeeded.
+
+    Raises:
+        NotReadyError: saying what to do about it.
+    """
+    now_is = status(row)
+    if now_is == "ready":
+        return
+    advice = {
+        "empty": f"upload its content with PUT /v1/datasets/{row.id}/content",
+        "failed": "its `error` says why; mend that and ask again",
+        "cancelled": "ask for another",
+    }
+    raise NotReadyError(f"the {_NAMES[type(row)]} is {now_is}; {advice.get(now_is, 'wait for it')}")
 
 
 def error(row: Dataset | Generator | SampleBatch | Report) -> dict[str, str] | None:

@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 
 from app import generators, jobs
 from app.contact_sheet import Tile, draw
-from app.errors import InvalidRequestError, NotReadyError
+from app.errors import InvalidRequestError
 from app.identifiers import Prefix, new_id
 from app.jobs import Claim, Kind
-from app.resources import start_job, status
+from app.resources import require_ready, start_job
 from app.storage import Storage, resource_prefix
 from app.tables import Generator, SampleBatch, SampleImage
 
@@ -94,8 +94,8 @@ def archive_key(row: SampleBatch) -> str:
     Raises:
         NotReadyError: if the batch is not finished.
     """
-    if status(row) != "ready" or row.archive_key is None:
-        raise NotReadyError(f"the sample batch is {status(row)}; wait until it is ready")
+    require_ready(row)
+    assert row.archive_key is not None, "a batch is sealed before its job succeeds"
     return row.archive_key
 
 

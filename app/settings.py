@@ -113,6 +113,23 @@ def tuning() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}  # noqa: TID251 - this is the one place
 
 
+def check_tuning() -> None:
+    """Check the user's variables before anything is started with them.
+
+    Raises:
+        pydantic.ValidationError: naming each that is malformed or out of its bounds.
+    """
+    nowhere = SecretStr("not connected")
+    Settings(
+        database_url=nowhere,
+        broker_url=nowhere,
+        s3_endpoint_internal="",
+        s3_endpoint_public="",
+        s3_access_key=nowhere,
+        s3_secret_key=nowhere,
+    )
+
+
 def base_environment() -> dict[str, str]:
     """Return what a child process inherits: where to find programs, home, language, scratch."""
     # By the last one the laptop's reaper finds all that a killed `up` left.

@@ -51,11 +51,12 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
     clock = _Clock(state, steps_total, progress)
     clock.report()
 
-    first_step = state.step
+    saved_step = state.step
     while state.step < steps_total:
         if progress.should_stop():
-            # What was just begun or restored is no news, and noise must not look like a result.
-            if state.step > first_step:
+            # What was begun, restored or saved just now is no news: noise must not look like a
+            # result, and whoever follows the events may have taken the folder.
+            if state.step > saved_step:
                 _save(run_dir / "checkpoints", state, progress)
             raise Stopped(_detail(state))
 
@@ -71,6 +72,7 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
         snapshots = state.images_seen // config.snapshot_images
         if is_last or snapshots > (state.images_seen - config.batch_size) // config.snapshot_images:
             _save(run_dir / "checkpoints", state, progress)
+            saved_step = state.step
         if is_last or clock.is_due():
             clock.report()
     return _detail(state)

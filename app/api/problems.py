@@ -27,6 +27,10 @@ from app.errors import (
 from app.storage import STORAGE_ERRORS
 
 log = structlog.get_logger()
+_ROUTING_ADVICE = {
+    404: "there is no such path; /openapi.json lists them all",
+    405: "the path has other methods, see the Allow header and /openapi.json",
+}
 MEDIA_TYPE = "application/problem+json"
 
 
@@ -161,7 +165,7 @@ def _http(request: Request, error: Exception) -> JSONResponse:
         error.status_code,
         code,
         HTTPStatus(error.status_code).phrase,
-        str(error.detail),
+        _ROUTING_ADVICE.get(error.status_code, str(error.detail)),
         headers=headers,
     )
 

@@ -73,7 +73,12 @@ def check(real: RealPixels, generated: GeneratedPixels, unknown_labels: int) -> 
     saturated = generated.saturated_sum / max(1, count)
     why = ", ".join(f"{n} {reason}" for reason, n in generated.unusable.most_common(3))
     return [
-        _zero("leakage", leaks, "images are in training and holdout: the report is not valid"),
+        _zero(
+            "leakage",
+            leaks,
+            "images are in training and holdout",
+            ": the report is not valid",
+        ),
         _zero("exact_copies", copies, "generated images equal a training image pixel by pixel"),
         _zero("mirrored_copies", mirrored, "generated images are mirrored training images"),
         _share("unusable", unusable, count + unusable, UNUSABLE_SHARE, f"files unusable: {why}"),
@@ -96,9 +101,11 @@ def check(real: RealPixels, generated: GeneratedPixels, unknown_labels: int) -> 
     ]
 
 
-def _zero(name: str, count: int, what: str) -> Check:
-    light = Light.RED if count else Light.GREEN
-    return Check(id=name, value=count, verdict=light, reason=f"{count} {what}")
+def _zero(name: str, count: int, what: str, consequence: str = "") -> Check:
+    light, reason = (
+        (Light.RED, f"{count} {what}{consequence}") if count else (Light.GREEN, f"no {what}")
+    )
+    return Check(id=name, value=count, verdict=light, reason=reason)
 
 
 def _share(name: str, count: int, total: int, limit: float, what: str) -> Check:

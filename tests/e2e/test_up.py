@@ -91,16 +91,36 @@ def test_interrupted_leaves_only_data_which_the_next_start_finds(home: Path) -> 
 
 def test_second_up_is_refused_and_names_the_first(home: Path) -> None:
     with _up(home) as process:
-        second = subprocess.run(
-            [sys.executable, "-m", "app.cli", "up"],
-            env=base_environment() | {"GLIAFORGE_HOME": str(home)},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        second = _refused(home, {})
         assert second.returncode == 1
         assert str(process.pid) in second.stderr
+
+
+def _refused(home: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", "up"],
+        env=base_environment() | {"GLIAFORGE_HOME": str(home)} | variables,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+def test_taken_port_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = str(server.getsockname()[1])
+        done = _refused(tmp_path / "home", {"GLIAFORGE_PORT": port})
+    assert done.returncode == 1
+    assert f"port {port} is in use" in done.stderr
+    assert not (tmp_path / "home").exists()
+
+
+def test_bad_setting_is_named_before_anything_starts(tmp_path: Path) -> None:
+    done = _refused(tmp_path / "home", {"GLIAFORGE_THREADS": "-3"})
+    assert done.returncode == 2
+    assert "GLIAFORGE_THREADS" in done.stderr
+    assert not (tmp_path / "home").exists()
 
 
 def test_killed_in_the_middle_of_a_training_leaves_nothing_running(

@@ -137,7 +137,10 @@ def _refuse_unless_archive(head: bytes) -> None:
     if not (
         head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b")) or head[257:262] == b"ustar"
     ):
-        raise UnsupportedArchiveError("the body is neither .zip, nor .tar, nor .tar.gz")
+        raise UnsupportedArchiveError(
+            "the body is neither .zip, nor .tar, nor .tar.gz;"
+            " send the file itself, as curl --data-binary @FILE does"
+        )
 
 
 def _start_ingest(

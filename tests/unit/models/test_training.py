@@ -132,6 +132,14 @@ def test_snapshots_come_when_due_and_their_folders_stay_for_whoever_watches(
     assert folders == [f"step-{step:09d}" for step in (6, 12, 18, 21)]
 
 
+def test_a_stop_at_a_snapshot_saves_it_once(run_dir: Path, recorder: "type[Recorder]") -> None:
+    progress = recorder(stop_at=6)
+    spec = SPEC.model_copy(update={"config": tiny(snapshot_images=24)})
+    with pytest.raises(Stopped):
+        train(run_dir, spec, progress)
+    assert [event["step"] for event in progress.of("checkpoint")] == [6]
+
+
 def test_a_checkpoint_folder_holds_what_the_contract_names(run_dir: Path) -> None:
     train(run_dir, SPEC, Silent())
     assert {file.name for file in latest(run_dir).iterdir()} == {
