@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.config import IngestConfig
+from models.config import POOLED_LABEL, IngestConfig
 from models.data.archive import read_entries
 from models.data.decoding import Rejection, to_grayscale
 from models.data.packing import HOLDOUT, TRAIN, Pack, open_pack
@@ -37,6 +37,7 @@ from models.evaluation.report import (
 from models.progress import Progress, Stopped
 from models.run_folder import ReportSpec, UserError, write_json
 
+POOLED_LIMIT = "One network was trained on all labels: they are compared together, not each."
 LIMITS = (
     "Equal distributions of gray levels do not mean similar images: shuffled pixels have them too.",
     "Only exact and mirrored copies of training images are looked for; privacy is not measured.",
@@ -62,7 +63,6 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     plots.mkdir(parents=True, exist_ok=True)
     pack = open_pack(run_dir / spec.packed)
     _tell(progress, 0, "reading the real images")
-    training, holdout = _image_sets(pack, TRAIN), _image_sets(pack, HOLDOUT)
     real = integrity.RealPixels.of(_images(pack, TRAIN), _images(pack, HOLDOUT))
     _tell(progress, 1, "reading the generated images")
     generated, pixels = _read_generated(run_dir / spec.generated, pack.side_px, progress)
@@ -70,14 +70,21 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         why = ", ".join(f"{n} {reason}" for reason, n in pixels.unusable.most_common(3))
         raise UserError("no_generated_images", f"no generated image could be used: {why or 'none'}")
     _tell(progress, 2, "resampling")
+    # A network that was trained on all labels makes none of them: it is compared with them all.
+    is_pooled = set(generated) == {POOLED_LABEL} and POOLED_LABEL not in pack.names
+    names = (POOLED_LABEL,) if is_pooled else pack.names
+    training = _image_sets(pack, TRAIN, is_pooled=is_pooled)
+    holdout = _image_sets(pack, HOLDOUT, is_pooled=is_pooled)
     rows, mix = compare_labels(training, holdout, generated, spec.config, spec.seed)
+    if is_pooled:
+        rows = [row for row in rows if row.label is None]
     pooled = [images.histograms.mean(axis=0, dtype=np.float64) for images in training.values()]
     sizes = [len(images) for images in training.values()]
     threshold = otsu_threshold(np.average(pooled, axis=0, weights=sizes)) if pooled else 0
     metrics = [metric for row in rows for metric in measure(row, threshold, spec.config)]
     _tell(progress, 3, "drawing the figure")
     draw_intensity(plots / "intensity.png", rows, metrics, threshold)
-    unknown = sum(name not in pack.names for name in generated)
+    unknown = sum(name not in names for name in generated)
     checks = integrity.check(real, pixels, unknown)
     verdicts = Verdicts(integrity=integrity.gate(checks), intensity=_axis(metrics))
     document = ReportDocument(
@@ -86,7 +93,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         uses=_uses(verdicts.integrity),
         checks=checks,
         metrics=metrics,
-        limits=[*LIMITS, *_missing(pack.names, mix)],
+        limits=[*LIMITS, *([POOLED_LIMIT] if is_pooled else _missing(names, mix))],
         method=_method(threshold, mix, spec),
         config=spec.config,
         counts=_counts(training, holdout, generated, pixels),
@@ -121,11 +128,20 @@ def _images(pack: Pack, split: int) -> Iterator[NDArray[np.uint8]]:
         yield pack.images[row]
 
 
-def _image_sets(pack: Pack, split: int) -> dict[str, ImageSet]:
-    """Return the histograms of one split by label; labels without an image are left out."""
+def _image_sets(pack: Pack, split: int, *, is_pooled: bool) -> dict[str, ImageSet]:
+    """Return the histograms of one split by label, or pooled under `POOLED_LABEL`.
+
+    Labels without an image are left out.
+    """
+    is_in_split = pack.splits == split
+    chosen = (
+        {POOLED_LABEL: is_in_split}
+        if is_pooled
+        else {name: is_in_split & (pack.labels == n) for n, name in enumerate(pack.names)}
+    )
     sets = {}
-    for index, name in enumerate(pack.names):
-        rows = np.flatnonzero((pack.splits == split) & (pack.labels == index))
+    for name, is_chosen in chosen.items():
+        rows = np.flatnonzero(is_chosen)
         if rows.size:
             counted = np.concatenate([histograms(pack.images[row : row + 1]) for row in rows])
             sets[name] = ImageSet(counted, pack.groups[rows])

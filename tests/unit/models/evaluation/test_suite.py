@@ -49,18 +49,23 @@ def write_pack(run_dir: Path, images: NDArray[np.uint8]) -> None:
     writer.seal([k // 3 % 2 for k in range(n)], list(range(n)), splits, metadata)
 
 
-def write_generated(run_dir: Path, images: NDArray[np.uint8]) -> None:
+def write_generated(
+    run_dir: Path, images: NDArray[np.uint8], labels: tuple[str, ...] = ("a", "b")
+) -> None:
     with zipfile.ZipFile(run_dir / "images.zip", "w") as archive:
         archive.writestr("manifest.csv", "file")
         for index, image in enumerate(images):
             data = io.BytesIO()
             Image.fromarray(image).save(data, "PNG")
-            archive.writestr(f"images/{'ab'[index % 2]}/{index:06d}.png", data.getvalue())
+            label = labels[index % len(labels)]
+            archive.writestr(f"images/{label}/{index:06d}.png", data.getvalue())
 
 
-def run(run_dir: Path, generated: NDArray[np.uint8]) -> ReportDocument:
+def run(
+    run_dir: Path, generated: NDArray[np.uint8], labels: tuple[str, ...] = ("a", "b")
+) -> ReportDocument:
     write_pack(run_dir, pictures(240, 0))
-    write_generated(run_dir, generated)
+    write_generated(run_dir, generated, labels)
     report(run_dir, SPEC, Silent())
     return ReportDocument.model_validate_json((run_dir / "outputs/report.json").read_text())
 
@@ -76,6 +81,21 @@ def test_good_images_make_a_green_report(tmp_path: Path) -> None:
     assert document.counts.generated == {"a": 40, "b": 40}
     with Image.open(tmp_path / "outputs/plots/intensity.png") as figure:
         assert figure.format == "PNG"
+
+
+def test_one_network_for_all_labels_is_compared_with_all(tmp_path: Path) -> None:
+    document = run(tmp_path, pictures(80, 1), labels=("all",))
+    assert document.verdicts.integrity.verdict is Light.GREEN
+    assert document.verdicts.intensity.verdict is Light.GREEN
+    assert {m.label for m in document.metrics} == {None}
+    assert document.metrics[0].n_generated == 80
+    assert any("trained on all labels" in limit for limit in document.limits)
+
+
+def test_one_network_for_all_labels_can_be_red_too(tmp_path: Path) -> None:
+    bright = (pictures(80, 1) / 255.0) ** 0.5 * 255
+    document = run(tmp_path, bright.astype(np.uint8), labels=("all",))
+    assert document.verdicts.intensity.verdict is Light.RED
 
 
 def test_same_seed_gives_the_same_report(tmp_path: Path) -> None:
