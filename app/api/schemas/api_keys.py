@@ -1,21 +1,10 @@
 """API keys as they cross the wire."""
 
-from datetime import UTC, datetime
-from typing import Annotated
-
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from app.api.schemas.datasets import Name
+from app.api.values import Moment
 from app.api_keys import Scope
-
-LAST_YEAR = 9000
-"""A time that is in year 10000 in UTC can be stored, and then not be read by Python."""
-
-
-def _storable(moment: datetime) -> datetime:
-    if not datetime(1, 1, 3, tzinfo=UTC) < moment < datetime(LAST_YEAR, 1, 1, tzinfo=UTC):
-        raise ValueError(f"must be before the year {LAST_YEAR}")
-    return moment
 
 
 class NewAPIKey(BaseModel):
@@ -28,7 +17,7 @@ class NewAPIKey(BaseModel):
 
     name: Name
     scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
-    expires_at: Annotated[AwareDatetime, AfterValidator(_storable)] | None = None
+    expires_at: Moment | None = None
 
 
 class APIKey(BaseModel):

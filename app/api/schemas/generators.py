@@ -10,6 +10,7 @@ from app import resources, tables
 from app.api.ids import DatasetID
 from app.api.schemas import jobs
 from app.api.schemas.datasets import Name
+from app.api.values import Integer
 from models.config import PRESETS, Preset, TrainingConfig
 
 GeneratorStatus = Literal["queued", "training", "ready", "failed", "cancelled", "paused"]
@@ -38,7 +39,7 @@ class NewGenerator(BaseModel):
     config: dict[str, JsonValue] = Field(
         default_factory=dict, description="Overrides of the preset; see GET /v1/presets."
     )
-    seed: int = Field(0, ge=0, le=2**53 - 1)
+    seed: Integer = Field(0, ge=0, le=2**53 - 1)
 
 
 class Generator(BaseModel):

@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 from app import resources, tables
 from app.api.ids import CheckpointID, GeneratorID
 from app.api.schemas import jobs
+from app.api.values import Integer
 
 MAX_IMAGES = 100_000
-Count = Annotated[int, Field(ge=1, le=MAX_IMAGES)]
+Count = Annotated[Integer, Field(ge=1, le=MAX_IMAGES)]
 BatchStatus = Literal["queued", "generating", "ready", "failed", "cancelled"]
 
 
@@ -41,7 +42,7 @@ class NewSampleBatch(BaseModel):
     counts: dict[str, Count] | None = Field(
         None, min_length=1, max_length=100, description="Label -> number of images."
     )
-    seed: int = Field(0, ge=0, le=2**53 - 1)
+    seed: Integer = Field(0, ge=0, le=2**53 - 1)
     format: Literal["png"] = "png"
 
     @model_validator(mode="after")

@@ -107,6 +107,16 @@ def test_config_values_with_a_real_dataset(
             assert answer.status_code < 500, (ascii(body)[:300], answer.text)
 
 
+@pytest.mark.parametrize("path", ["/v1/generators", "/v1/sample-batches"])
+@pytest.mark.parametrize("value", [True, "1", "", None, 1.5])
+def test_whole_number_of_another_type_is_refused(
+    api: httpx.Client, path: str, value: object
+) -> None:
+    answer = api.post(path, json=BODIES[path] | {"seed": value})
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["errors"][0]["pointer"] == "/seed"
+
+
 PATHS = [
     (method.upper(), path)
     for path, methods in DOCUMENT["paths"].items()
