@@ -33,5 +33,6 @@ def _number(value: object) -> object:
 
 
 Moment = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_storable)]
-Integer = Annotated[int, BeforeValidator(_number)]
+WHOLE = BeforeValidator(_number)
 """No boolean and no text, but 1.0, which JSON cannot tell from 1."""
+Integer = Annotated[int, WHOLE]

@@ -9,10 +9,10 @@ from sqlalchemy.orm import Session
 from app import resources, tables
 from app.api.ids import CheckpointID, GeneratorID
 from app.api.schemas import jobs
-from app.api.values import Integer
+from app.api.values import WHOLE, Integer
 
 MAX_IMAGES = 100_000
-Count = Annotated[Integer, Field(ge=1, le=MAX_IMAGES)]
+Count = Annotated[int, Field(ge=1, le=MAX_IMAGES), WHOLE]
 BatchStatus = Literal["queued", "generating", "ready", "failed", "cancelled"]
 
 
