@@ -60,6 +60,8 @@ TASKS = {
 }
 OWNED = (Status.RUNNING, Status.CANCELLING)
 FINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+CHANNEL = "job_events"
+"""Where PostgreSQL tells, at the commit, of which job there are new events."""
 MAX_UNFINISHED = 500
 """Jobs of one tenant that may wait or run at a time."""
 RESEND_AFTER_S = 30.0
@@ -419,3 +421,5 @@ def _append(session: Session, job_id: str, first_seq: int, events: Sequence[NewE
         )
         for n, e in enumerate(events)
     )
+    if events:
+        session.execute(select(func.pg_notify(CHANNEL, job_id)))

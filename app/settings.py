@@ -79,6 +79,30 @@ class Settings(DatabaseSettings):
         10, gt=0, description="From SIGTERM to SIGKILL for a model process."
     )
 
+    max_running_per_tenant: int = Field(
+        4, ge=1, description="Jobs of one kind and tenant that run at a time; others wait."
+    )
+
+    checkpoint_lifetime_s: float = Field(
+        7 * 86400, gt=0, description="Weights that are neither best nor last are then removed."
+    )
+    event_lifetime_s: float = Field(
+        30 * 86400, gt=0, description="Events of a job that ended are then removed."
+    )
+    upload_lifetime_s: float = Field(
+        86400, gt=0, description="An upload that nobody finished is then removed."
+    )
+    retention_interval_s: float = Field(
+        600, gt=0, description="How often what has had its time is looked for."
+    )
+
+    sampler_memory_bytes: int = Field(
+        2 << 30, ge=1 << 20, description="Weights that a sampling process keeps."
+    )
+    sampler_idle_s: float = Field(
+        300, gt=0, description="A sampling process without work ends after this."
+    )
+
     scratch: Path = Field(Path("/tmp/gliaforge"), description="Run folders of jobs.")  # noqa: S108 - containers mount it; each run folder is private
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, description="CPU threads of a model process; 0 is its choice.")
