@@ -50,6 +50,17 @@ class NotReadyError(ConflictError):
     code, title = "not_ready", "The resource is not ready"
 
 
+class HasDerivedError(ConflictError):
+    """Something was made from the resource and stands on it."""
+
+    code, title = "has_derived", "Something was made from the resource"
+
+    def __init__(self, detail: str, derived: list[str]) -> None:
+        """Name the ids of what was `derived`, directly or not."""
+        super().__init__(detail)
+        self.derived = derived
+
+
 class IdempotencyInFlightError(ConflictError):
     """The first request with this Idempotency-Key has not been answered yet."""
 

@@ -3,25 +3,26 @@
 A resource belongs to one tenant; another's does not exist. Its status is read off its job.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TypeVar
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
 from app import jobs
-from app.errors import ConflictError, NotFoundError, NotReadyError
+from app.errors import HasDerivedError, NotFoundError, NotReadyError
 from app.jobs import Kind, Status
 from app.tables import Dataset, Generator, Job, Report, SampleBatch, now
 
 R = TypeVar("R", Dataset, Generator, SampleBatch, Report)
 
 _NAMES = {Dataset: "dataset", Generator: "generator", SampleBatch: "sample batch", Report: "report"}
-_ACTIVE_NAMES = {
-    Dataset: ("ingesting", "ingesting"),
-    Generator: ("queued", "training"),
-    SampleBatch: ("queued", "generating"),
-    Report: ("queued", "measuring"),
+_WAITING = {Dataset: "ingesting", Generator: "queued", SampleBatch: "queued", Report: "queued"}
+_AT_WORK = {
+    Dataset: "ingesting",
+    Generator: "training",
+    SampleBatch: "generating",
+    Report: "measuring",
 }
 
 
@@ -94,18 +95,18 @@ def status(row: Dataset | Generator | SampleBatch | Report) -> str:
     """Return the status that the contract gives this resource, read off its job."""
     if row.job is None:
         return "empty"
-    queued, active = _ACTIVE_NAMES[type(row)]
-    match Status(row.job.status):
-        case Status.QUEUED:
-            return queued
-        case Status.RUNNING | Status.CANCELLING:
-            return active
-        case Status.SUCCEEDED:
-            return "ready"
-        case Status.FAILED:
-            return "failed"
-        case Status.CANCELLED:
-            return "failed" if isinstance(row, Dataset) else "cancelled"
+    kind = type(row)
+    names = {
+        Status.QUEUED: _WAITING[kind],
+        Status.RUNNING: _AT_WORK[kind],
+        Status.PAUSING: _AT_WORK[kind],
+        Status.PAUSED: "paused" if kind is Generator else _WAITING[kind],
+        Status.CANCELLING: _AT_WORK[kind],
+        Status.CANCELLED: "failed" if kind is Dataset else "cancelled",
+        Status.SUCCEEDED: "ready",
+        Status.FAILED: "failed",
+    }
+    return names[Status(row.job.status)]
 
 
 def require_ready(row: Dataset | Generator | SampleBatch | Report) -> None:
@@ -121,6 +122,7 @@ def require_ready(row: Dataset | Generator | SampleBatch | Report) -> None:
         "empty": f"upload its content with PUT /v1/datasets/{row.id}/content",
         "failed": "its `error` says why; mend that and ask again",
         "cancelled": "ask for another",
+        "paused": "resume its job",
     }
     raise NotReadyError(f"the {_NAMES[type(row)]} is {now_is}; {advice.get(now_is, 'wait for it')}")
 
@@ -141,36 +143,55 @@ def job_error(job: Job) -> dict[str, str] | None:
     return {"code": job.error_code, "detail": job.error_detail or ""}
 
 
-def delete(session: Session, row: Dataset | Generator | SampleBatch | Report) -> None:
-    """Hide the resource at once; its objects are removed by the purge.
+def delete(
+    session: Session, row: Dataset | Generator | SampleBatch | Report, *, cascade: bool = False
+) -> None:
+    """Hide the resource at once, and with `cascade` all that was made from it.
+
+    Their jobs that have not ended are cancelled; their objects are removed by the purge.
 
     Raises:
         NotFoundError: if it was deleted meanwhile.
-        ConflictError: while something that was derived from it exists.
+        HasDerivedError: without `cascade`, while something that was derived from it exists.
     """
     lock(session, row)
-    derived = list(_derived(session, row))
-    if derived:
-        raise ConflictError(f"delete what was made from it first: {', '.join(derived[:20])}")
+    derived = _derived(session, row)
+    if derived and not cascade:
+        raise HasDerivedError(
+            f"{len(derived)} were made from it, see `derived`: delete them first, or all at once"
+            " with ?cascade=true",
+            [one.id for one in derived],
+        )
+    for one in (*derived, row):
+        _hide(session, one)
+
+
+def _hide(session: Session, row: Dataset | Generator | SampleBatch | Report) -> None:
     if row.job is not None and row.job.status not in jobs.FINAL:
         jobs.cancel(session, row.tenant_id, row.job.id)
     row.deleted_at = now()
 
 
-def _derived(session: Session, row: Dataset | Generator | SampleBatch | Report) -> Iterable[str]:
+def _derived(
+    session: Session, row: Dataset | Generator | SampleBatch | Report
+) -> list[Dataset | Generator | SampleBatch | Report]:
+    """Return, locked, all that was made from the resource, directly or not; what is last, first."""
+    direct: list[Dataset | Generator | SampleBatch | Report] = []
     match row:
         case Dataset():
-            yield from _alive(session, Generator, Generator.dataset_id == row.id)
-            yield from _alive(session, Report, Report.real_dataset_id == row.id)
+            direct += _alive(session, Generator, Generator.dataset_id == row.id)
+            direct += _alive(session, Report, Report.real_dataset_id == row.id)
         case Generator():
-            yield from _alive(session, SampleBatch, SampleBatch.generator_id == row.id)
+            direct += _alive(session, SampleBatch, SampleBatch.generator_id == row.id)
         case SampleBatch():
-            yield from _alive(session, Report, Report.sample_batch_id == row.id)
+            direct += _alive(session, Report, Report.sample_batch_id == row.id)
         case Report():
             pass
+    found = {one.id: one for child in direct for one in (*_derived(session, child), child)}
+    return list(found.values())
 
 
-def _alive(session: Session, table: type[R], condition: object) -> Iterable[str]:
-    return session.scalars(
-        select(table.id).where(condition, table.deleted_at.is_(None))  # type: ignore[arg-type]  # a column comparison
-    )
+def _alive(session: Session, table: type[R], condition: ColumnElement[bool]) -> Sequence[R]:
+    """Return what exists, and can come to be the origin of nothing before the transaction ends."""
+    query = select(table).where(condition, table.deleted_at.is_(None)).order_by(table.id)
+    return session.scalars(query.with_for_update(of=table)).all()

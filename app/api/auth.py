@@ -36,11 +36,21 @@ def requires(scope: Scope) -> Callable[..., Principal]:
         parts: ServiceParts, request: Request, _: Annotated[object, Depends(bearer)]
     ) -> Principal:
         principal = authenticate(parts, request)
-        if not principal.may(scope):
-            raise ForbiddenError(f"this needs the scope {scope}")
+        demand(principal, scope)
         return principal
 
     return admit
+
+
+def demand(caller: Principal, *scopes: Scope) -> None:
+    """Refuse a caller who lacks one of `scopes`.
+
+    Raises:
+        ForbiddenError: naming what is missing.
+    """
+    missing = [scope for scope in scopes if not caller.may(scope)]
+    if missing:
+        raise ForbiddenError(f"this needs the scope {', '.join(missing)}")
 
 
 DatasetsReader = Annotated[Principal, Depends(requires(Scope.DATASETS_READ))]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Query, Request
 from sqlalchemy.orm import Session as SQLSession
 
 from app.api.middleware import request_id
@@ -33,3 +33,7 @@ def _request_id(request: Request) -> str:
 
 
 RequestID = Annotated[str, Depends(_request_id)]
+
+Cascade = Annotated[
+    bool, Query(description="Delete what was made from it too; what runs is cancelled.")
+]

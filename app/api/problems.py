@@ -18,6 +18,7 @@ from app.errors import (
     BadRequestError,
     ForbiddenError,
     GliaforgeError,
+    HasDerivedError,
     InvalidRequestError,
     NotFoundError,
     TooLargeError,
@@ -53,6 +54,9 @@ class Problem(BaseModel):
     request_id: str
     errors: list[FieldProblem] | None = Field(
         None, description="Each fault of a malformed request."
+    )
+    derived: list[str] | None = Field(
+        None, description="Ids of what was made from the resource, directly or not."
     )
 
 
@@ -98,8 +102,10 @@ def answer(
     errors: list[FieldProblem] | None = None,
 ) -> JSONResponse:
     """Return the problem response for `error`."""
+    derived = error.derived if isinstance(error, HasDerivedError) else None
+    members = {"errors": errors, "derived": derived}
     return _respond(
-        request, error.status, error.code, error.title, error.detail, errors, error.headers
+        request, error.status, error.code, error.title, error.detail, error.headers, members
     )
 
 
@@ -109,8 +115,8 @@ def _respond(
     code: str,
     title: str,
     detail: str,
-    errors: list[FieldProblem] | None = None,
     headers: Mapping[str, str] | None = None,
+    members: Mapping[str, object] | None = None,
 ) -> JSONResponse:
     problem = Problem(
         type=f"/problems/{code}",
@@ -121,8 +127,7 @@ def _respond(
         instance=request.url.path,
         code=code,
         request_id=request_id(request.scope),
-        errors=errors,
-    )
+    ).model_copy(update=members)
     return JSONResponse(
         problem.model_dump(exclude_none=True), status, dict(headers or {}), media_type=MEDIA_TYPE
     )

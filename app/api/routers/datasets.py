@@ -6,15 +6,16 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from sqlalchemy import select
 
 from app import datasets, resources, tables
-from app.api.auth import DatasetsReader, DatasetsWriter
+from app.api.auth import DatasetsReader, DatasetsWriter, demand
 from app.api.caching import cached_png
-from app.api.dependencies import ServiceParts, Session
+from app.api.dependencies import Cascade, ServiceParts, Session
 from app.api.idempotency import IdempotentRoute, documented_key
 from app.api.ids import DatasetID
 from app.api.pagination import After, AfterIndex, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import datasets as schemas
-from app.errors import ConflictError, NotFoundError, NotReadyError
+from app.api_keys import Scope
+from app.errors import ConflictError, HasDerivedError, NotFoundError, NotReadyError
 
 router = APIRouter(prefix="/v1/datasets", tags=["datasets"], route_class=IdempotentRoute)
 
@@ -60,11 +61,17 @@ def get_dataset(dataset_id: DatasetID, caller: DatasetsReader, session: Session)
     return schemas.dataset(session, row)
 
 
-@router.delete("/{dataset_id}", status_code=204, responses=documented(NotFoundError, ConflictError))
-def delete_dataset(dataset_id: DatasetID, caller: DatasetsWriter, session: Session) -> None:
-    """Delete a dataset and its files; refused while a generator or report stands on it."""
+@router.delete(
+    "/{dataset_id}", status_code=204, responses=documented(NotFoundError, HasDerivedError)
+)
+def delete_dataset(
+    dataset_id: DatasetID, caller: DatasetsWriter, session: Session, *, cascade: Cascade = False
+) -> None:
+    """Delete a dataset and its files; refused, unless told to cascade, if it was used."""
+    if cascade:
+        demand(caller, Scope.GENERATORS_TRAIN, Scope.SAMPLES_GENERATE, Scope.REPORTS_WRITE)
     row = resources.get(session, tables.Dataset, caller.tenant_id, dataset_id)
-    resources.delete(session, row)
+    resources.delete(session, row, cascade=cascade)
 
 
 @router.get("/{dataset_id}/files", responses=documented(NotFoundError))

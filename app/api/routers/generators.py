@@ -6,16 +6,18 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import ValidationError
 
 from app import generators, resources, tables
-from app.api.auth import GeneratorsReader, GeneratorsTrainer
+from app.api.auth import GeneratorsReader, GeneratorsTrainer, demand
 from app.api.caching import cached_png
-from app.api.dependencies import RequestID, ServiceParts, Session
+from app.api.dependencies import Cascade, RequestID, ServiceParts, Session
 from app.api.idempotency import IdempotentRoute, documented_key
 from app.api.ids import GeneratorID
 from app.api.pagination import After, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import generators as schemas
+from app.api_keys import Scope
 from app.errors import (
     ConflictError,
+    HasDerivedError,
     InvalidRequestError,
     NotFoundError,
     NotReadyError,
@@ -85,14 +87,20 @@ def get_generator(
 @router.delete(
     "/generators/{generator_id}",
     status_code=204,
-    responses=documented(NotFoundError, ConflictError),
+    responses=documented(NotFoundError, HasDerivedError),
 )
 def delete_generator(
-    generator_id: GeneratorID, caller: GeneratorsTrainer, session: Session
+    generator_id: GeneratorID,
+    caller: GeneratorsTrainer,
+    session: Session,
+    *,
+    cascade: Cascade = False,
 ) -> None:
-    """Delete a generator and its checkpoints; refused while a sample batch stands on it."""
+    """Delete a generator and its checkpoints; refused, unless told to cascade, if it was used."""
+    if cascade:
+        demand(caller, Scope.SAMPLES_GENERATE, Scope.REPORTS_WRITE)
     row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
-    resources.delete(session, row)
+    resources.delete(session, row, cascade=cascade)
 
 
 @router.get("/generators/{generator_id}/history", responses=documented(NotFoundError))

@@ -6,15 +6,22 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import RedirectResponse
 
 from app import resources, samples, tables
-from app.api.auth import SamplesGenerator, SamplesReader
+from app.api.auth import SamplesGenerator, SamplesReader, demand
 from app.api.caching import cached_png
-from app.api.dependencies import RequestID, ServiceParts, Session
+from app.api.dependencies import Cascade, RequestID, ServiceParts, Session
 from app.api.idempotency import IdempotentRoute, documented_key
 from app.api.ids import SampleBatchID
 from app.api.pagination import After, AfterIndex, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import samples as schemas
-from app.errors import ConflictError, NotFoundError, NotReadyError, TooManyJobsError
+from app.api_keys import Scope
+from app.errors import (
+    ConflictError,
+    HasDerivedError,
+    NotFoundError,
+    NotReadyError,
+    TooManyJobsError,
+)
 
 router = APIRouter(prefix="/v1/sample-batches", tags=["samples"], route_class=IdempotentRoute)
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
@@ -71,13 +78,15 @@ def get_sample_batch(
     return schemas.sample_batch(session, row)
 
 
-@router.delete("/{batch_id}", status_code=204, responses=documented(NotFoundError, ConflictError))
+@router.delete("/{batch_id}", status_code=204, responses=documented(NotFoundError, HasDerivedError))
 def delete_sample_batch(
-    batch_id: SampleBatchID, caller: SamplesGenerator, session: Session
+    batch_id: SampleBatchID, caller: SamplesGenerator, session: Session, *, cascade: Cascade = False
 ) -> None:
-    """Delete a sample batch and its images; refused while a report stands on it."""
+    """Delete a sample batch and its images; refused, unless told to cascade, if it was measured."""
+    if cascade:
+        demand(caller, Scope.REPORTS_WRITE)
     row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
-    resources.delete(session, row)
+    resources.delete(session, row, cascade=cascade)
 
 
 @router.get("/{batch_id}/images", responses=documented(NotFoundError, NotReadyError))

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import func, select
 
 from app import generators
+from app.api_keys import Scope
 from app.parts import Parts
 from app.tables import (
     Checkpoint,
@@ -23,6 +24,7 @@ from app.tables import (
 from worker.tasks import housekeeping
 
 Chain = dict[str, str]
+Client = Callable[[str], httpx.Client]
 ROUTES = {
     "report_id": "/v1/reports",
     "batch_id": "/v1/sample-batches",
@@ -54,8 +56,8 @@ def _rows(parts: Parts) -> int:
 @pytest.mark.parametrize(
     ("name", "derived"),
     [
-        ("dataset_id", ("generator_id", "report_id")),
-        ("generator_id", ("batch_id",)),
+        ("dataset_id", ("report_id", "batch_id", "generator_id")),
+        ("generator_id", ("report_id", "batch_id")),
         ("batch_id", ("report_id",)),
     ],
 )
@@ -64,7 +66,8 @@ def test_what_is_stood_on_stays(
 ) -> None:
     answer = api.delete(f"{ROUTES[name]}/{chain[name]}")
     assert answer.status_code == 409
-    assert all(chain[one] in answer.json()["detail"] for one in derived)
+    assert answer.json()["code"] == "has_derived"
+    assert answer.json()["derived"] == [chain[one] for one in derived]
     assert api.get(f"{ROUTES[name]}/{chain[name]}").status_code == 200
 
 
@@ -80,6 +83,37 @@ def test_last_first_everything_goes(
     housekeeping.purge(parts)
     assert list(parts.storage.keys(prefix)) == []
     assert _rows(parts) == 0
+
+
+@pytest.mark.parametrize("name", ["dataset_id", "generator_id", "batch_id"])
+def test_cascade_takes_what_was_made_from_it_and_no_more(
+    api: httpx.Client, parts: Parts, chain: Chain, name: str
+) -> None:
+    assert api.delete(f"{ROUTES[name]}/{chain[name]}?cascade=true").status_code == 204
+    gone = list(ROUTES).index(name) + 1
+    for place, (one, route) in enumerate(ROUTES.items()):
+        status = api.get(f"{route}/{chain[one]}").status_code
+        assert status == (404 if place < gone else 200)
+    housekeeping.purge(parts)
+    assert [len(api.get(route).json()["data"]) for route in ROUTES.values()] == [0] * gone + [1] * (
+        len(ROUTES) - gone
+    )
+
+
+def test_cascade_cancels_what_waits(api: httpx.Client, chain: Chain) -> None:
+    body = {"name": "x", "preset": "demo", "dataset_id": chain["dataset_id"]}
+    made = api.post("/v1/generators", json=body).json()
+    assert api.delete(f"/v1/datasets/{chain['dataset_id']}?cascade=true").status_code == 204
+    assert api.get(f"/v1/jobs/{made['job']['id']}").json()["status"] == "cancelled"
+
+
+def test_cascade_needs_the_scopes_of_all_that_goes(
+    chain: Chain, client: Client, new_key: Callable[..., str], tenant_id: str
+) -> None:
+    narrow = client(new_key(tenant_id, Scope.DATASETS_WRITE, Scope.GENERATORS_TRAIN))
+    answer = narrow.delete(f"/v1/datasets/{chain['dataset_id']}?cascade=true")
+    assert answer.status_code == 403
+    assert answer.json()["detail"] == "this needs the scope samples:generate, reports:write"
 
 
 def test_purge_leaves_what_is_alive(
