@@ -6,7 +6,7 @@ from sqlalchemy.orm import Session
 
 from app import datasets, jobs
 from app.contact_sheet import draw, split_mosaic
-from app.errors import InvalidRequestError, NotFoundError, NotReadyError
+from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
 from app.identifiers import Prefix, new_id
 from app.jobs import Claim, Kind
 from app.resources import start_job
@@ -132,6 +132,7 @@ def checkpoint(session: Session, row: Generator, checkpoint_id: str | None) -> C
     Raises:
         NotFoundError: if the generator has no checkpoint of this id.
         NotReadyError: if it has none at all yet.
+        ConflictError: if its weights were removed since.
     """
     wanted = checkpoint_id or row.best_checkpoint_id
     if wanted is None:
@@ -139,6 +140,8 @@ def checkpoint(session: Session, row: Generator, checkpoint_id: str | None) -> C
     found = session.get(Checkpoint, wanted)
     if found is None or found.generator_id != row.id:
         raise NotFoundError("the generator has no such checkpoint")
+    if found.removed_at is not None:
+        raise ConflictError("its weights had their time and were removed; take the best or last")
     return found
 
 

@@ -1,11 +1,11 @@
 """Objects in S3: keys, streaming uploads, ranges, presigned downloads.
 
 Two endpoints: the internal one moves bytes, the public one is signed into URLs, since a presigned
-URL signs its host. Keys are `tenants/<tenant>/<kind>/<id>/...`; a name from an archive is never
-part of a key.
+URL signs its host. Keys are `tenants/<tenant>/<kind>/<id>/...`, and `incoming/<tenant>/<id>/...`
+for what was uploaded and not yet ingested; a name from an archive is never part of a key.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 PART_BYTES = 8 << 20
 """Size of an uploaded part; S3 takes at most 10,000, so objects of up to 78 GiB."""
 
+INCOMING = "incoming/"
 STORAGE_ERRORS = (BotoCoreError, ClientError, Boto3Error)
 """What a storage that fails raises; the last is of transfers in parts."""
 
@@ -32,6 +33,11 @@ STORAGE_ERRORS = (BotoCoreError, ClientError, Boto3Error)
 def resource_prefix(tenant_id: str, kind: str, resource_id: str) -> str:
     """Return the key prefix below which everything of one resource lies."""
     return f"tenants/{tenant_id}/{kind}/{resource_id}/"
+
+
+def incoming_prefix(tenant_id: str, resource_id: str) -> str:
+    """Return the key prefix below which what was uploaded for a resource waits for its ingest."""
+    return f"{INCOMING}{tenant_id}/{resource_id}/"
 
 
 class Storage:
@@ -127,6 +133,16 @@ class Storage:
             for entry in page.get("Contents", ()):
                 yield entry["Key"]
 
+    def keys_older_than(self, prefix: str, age: timedelta) -> Iterator[str]:
+        """Yield the keys below `prefix` that were written longer than `age` ago."""
+        before = datetime.now(UTC) - age
+        for page in self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=self.bucket, Prefix=prefix
+        ):
+            for entry in page.get("Contents", ()):
+                if entry["LastModified"] < before:
+                    yield entry["Key"]
+
     def delete(self, key: str) -> None:
         """Delete the object; one that is not there is no error."""
         self.client.delete_object(Bucket=self.bucket, Key=key)
@@ -158,6 +174,15 @@ class Storage:
             UnavailableError: if the server kept one of them.
         """
         keys = list(self.keys(prefix))
+        self.delete_all(keys)
+        return len(keys)
+
+    def delete_all(self, keys: Sequence[str]) -> None:
+        """Delete the objects; one that is not there is no error.
+
+        Raises:
+            UnavailableError: if the server kept one of them.
+        """
         for start in range(0, len(keys), 1000):  # the most that one request takes
             batch: list[ObjectIdentifierTypeDef] = [
                 {"Key": key} for key in keys[start : start + 1000]
@@ -167,7 +192,6 @@ class Storage:
             )
             if kept := answer.get("Errors"):
                 raise UnavailableError(f"object storage kept {len(kept)} of {len(batch)} objects")
-        return len(keys)
 
     def multipart(self, key: str, content_type: str) -> "MultipartUpload":
         """Start an upload whose size is not known; see `MultipartUpload`."""

@@ -7,9 +7,9 @@ import structlog
 from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
-from app import jobs
+from app import jobs, scheduling
 from app.parts import Parts
-from app.storage import STORAGE_ERRORS, resource_prefix
+from app.storage import STORAGE_ERRORS, incoming_prefix, resource_prefix
 from app.tables import (
     Dataset,
     Generator,
@@ -23,7 +23,6 @@ from app.tables import (
 
 log = structlog.get_logger()
 IDEMPOTENCY_LIFETIME = timedelta(hours=24)
-UNFINISHED_UPLOAD_LIFETIME = timedelta(hours=24)
 # What stands on something is removed before it.
 _KINDS = (
     (Report, "reports"),
@@ -42,9 +41,9 @@ def reap(parts: Parts) -> None:
 
 
 def sweep(parts: Parts) -> None:
-    """Send again the jobs that have waited for long, and forget old idempotency keys."""
+    """Send again the jobs whose message was lost, and forget old idempotency keys."""
     with parts.database.transaction() as session:
-        count = jobs.sweep(session)
+        count = scheduling.top_up(session, parts.queue)
         session.execute(
             delete(IdempotencyKey).where(IdempotencyKey.created_at < now() - IDEMPOTENCY_LIFETIME)
         )
@@ -60,13 +59,17 @@ def purge(parts: Parts) -> None:
     for table, kind in _KINDS:
         for resource_id, tenant_id in _deleted(parts, table):
             try:
-                _remove(parts, table, resource_id, resource_prefix(tenant_id, kind, resource_id))
+                prefixes = (
+                    resource_prefix(tenant_id, kind, resource_id),
+                    incoming_prefix(tenant_id, resource_id),
+                )
+                _remove(parts, table, resource_id, prefixes)
             except IntegrityError:
                 log.info("purge_waits", resource_id=resource_id)  # what stands on it goes first
             except STORAGE_ERRORS as error:
                 log.warning("purge_failed", resource_id=resource_id, error=type(error).__name__)
     _purge_uploads(parts)
-    parts.storage.abort_uploads_older_than(UNFINISHED_UPLOAD_LIFETIME)
+    parts.storage.abort_uploads_older_than(timedelta(seconds=parts.settings.upload_lifetime_s))
 
 
 def _deleted(parts: Parts, table: type[Resource]) -> Sequence[tuple[str, str]]:
@@ -82,8 +85,8 @@ def _deleted(parts: Parts, table: type[Resource]) -> Sequence[tuple[str, str]]:
         return [(row.id, row.tenant_id) for row in found]
 
 
-def _remove(parts: Parts, table: type[Resource], resource_id: str, prefix: str) -> None:
-    count = parts.storage.delete_prefix(prefix)
+def _remove(parts: Parts, table: type[Resource], resource_id: str, prefixes: Sequence[str]) -> None:
+    count = sum(parts.storage.delete_prefix(prefix) for prefix in prefixes)
     with parts.database.transaction() as session:
         session.execute(delete(table).where(table.id == resource_id))
         # Their errors and events may quote labels, which are the tenant's words.

@@ -24,7 +24,7 @@ from app.errors import (
     UnsupportedArchiveError,
 )
 from app.parts import Parts
-from app.storage import PART_BYTES
+from app.storage import PART_BYTES, incoming_prefix
 
 router = APIRouter(tags=["datasets"])
 
@@ -85,7 +85,7 @@ def _new_content_key(parts: Parts, tenant_id: str, dataset_id: str) -> str:
     with parts.database.transaction() as session:
         row = resources.get(session, tables.Dataset, tenant_id, dataset_id)
         datasets.check_takes_content(row)
-        return f"{datasets.prefix(row)}incoming/{uuid.uuid4().hex}"
+        return f"{incoming_prefix(tenant_id, row.id)}{uuid.uuid4().hex}"
 
 
 async def _store_body(parts: Parts, request: Request, key: str) -> int:

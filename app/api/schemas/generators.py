@@ -72,6 +72,9 @@ class Checkpoint(BaseModel):
     is_best: bool = Field(description="Whether batches use it unless told otherwise.")
     preview: str = Field(description="Path of the samples drawn at this step.")
     created_at: datetime
+    removed_at: datetime | None = Field(
+        description="When its weights were removed: they were old, and neither best nor last."
+    )
 
 
 class Checkpoints(BaseModel):
@@ -136,6 +139,7 @@ def checkpoint(
         is_best=row.id == owner.best_checkpoint_id,
         preview=f"/v1/generators/{owner.id}/progress.png?step={row.step}",
         created_at=row.created_at,
+        removed_at=row.removed_at,
     )
 
 

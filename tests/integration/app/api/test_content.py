@@ -51,7 +51,7 @@ def _put(api: httpx.Client, dataset_id: str, body: bytes | Iterator[bytes]) -> h
 
 def _stored(parts: Parts, tenant_id: str) -> list[str]:
     """Return the keys of the tenant's objects, and of uploads that are not complete."""
-    prefix = f"tenants/{tenant_id}/"
+    prefix = f"incoming/{tenant_id}/"
     found = parts.storage.client.list_multipart_uploads(Bucket=parts.storage.bucket, Prefix=prefix)
     return [*parts.storage.keys(prefix), *(one["Key"] for one in found.get("Uploads", ()))]
 
@@ -80,7 +80,7 @@ def test_archive_is_stored_and_its_ingest_queued(
     assert shown["job"]["status"] == "queued"
     assert answer.headers["location"] == f"/v1/datasets/{dataset_id}"
     (key,) = _stored(parts, tenant_id)
-    assert key.startswith(f"tenants/{tenant_id}/datasets/{dataset_id}/incoming/")
+    assert key.startswith(f"incoming/{tenant_id}/{dataset_id}/")
     assert parts.storage.get(key) == body
     assert sent("cpu.ingest") == 1
 
@@ -310,4 +310,4 @@ def test_large_upload_costs_little_memory(
     assert answer.status_code == 202, answer.text
     assert answer.json()["content_bytes"] == (size_mib << 20) + 4
     assert peak_bytes - idle_bytes < 64 << 20
-    parts.storage.delete_prefix("tenants/")
+    parts.storage.delete_prefix("incoming/")

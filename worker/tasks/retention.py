@@ -1,0 +1,177 @@
+"""What beat asks for: remove what attempts left over, and what has had its time."""
+
+from collections.abc import Iterable
+from datetime import timedelta
+
+import structlog
+from sqlalchemy import delete, exists, or_, select
+from sqlalchemy.orm import Session, aliased
+
+from app import jobs, workers
+from app.jobs import Kind
+from app.parts import Parts
+from app.storage import INCOMING, STORAGE_ERRORS, resource_prefix
+from app.tables import (
+    Checkpoint,
+    Dataset,
+    Generator,
+    Job,
+    JobEvent,
+    Report,
+    SampleBatch,
+    SampleImage,
+    now,
+)
+
+log = structlog.get_logger()
+MAX_EVENTS = 5000
+"""Events that are kept of one job, besides those of its status; the newest."""
+_AT_ONCE = 100
+_FOLDERS = {
+    Kind.INGEST: "datasets",
+    Kind.TRAIN: "generators",
+    Kind.GENERATE: "sample-batches",
+    Kind.REPORT: "reports",
+}
+_PICTURE = "samples.png"
+
+
+def tidy(parts: Parts) -> None:
+    """Remove the objects of jobs that ended to which no row refers: lost attempts left them."""
+    with parts.database.transaction() as session:
+        ended = session.scalars(
+            select(Job)
+            .where(Job.finished_at.is_not(None), Job.tidied_at.is_(None))
+            .order_by(Job.finished_at)
+            .limit(_AT_ONCE)
+        ).all()
+    for job in ended:
+        try:
+            _tidy(parts, job)
+        except STORAGE_ERRORS as error:
+            log.warning("tidy_failed", job_id=job.id, error=type(error).__name__)
+    _remove_unfinished_uploads(parts)
+
+
+def retain(parts: Parts) -> None:
+    """Remove old weights, events of jobs that ended long ago, and workers that are silent."""
+    settings = parts.settings
+    _remove_checkpoints(parts, timedelta(seconds=settings.checkpoint_lifetime_s))
+    with parts.database.transaction() as session:
+        old = _remove_old_events(session, timedelta(seconds=settings.event_lifetime_s))
+        many = _remove_excess_events(session)
+        silent = workers.forget_silent(session)
+    if old or many or silent:
+        log.info("retention", old_events=old, excess_events=many, silent_workers=silent)
+
+
+def _tidy(parts: Parts, job: Job) -> None:
+    # One attempt that succeeded has left nothing but what it recorded.
+    if job.status != jobs.Status.SUCCEEDED or len(job.attempts) > 1:
+        prefix = resource_prefix(job.tenant_id, _FOLDERS[Kind(job.kind)], job.resource_id)
+        stored = set(parts.storage.keys(f"{prefix}{job.id}/"))
+        with parts.database.transaction() as session:
+            left = sorted(stored - _referred(session, job, stored))
+        parts.storage.delete_all(left)
+        if left:
+            log.info("tidied", job_id=job.id, objects=len(left))
+    with parts.database.transaction() as session:
+        session.get_one(Job, job.id).tidied_at = now()
+
+
+def _referred(session: Session, job: Job, stored: Iterable[str]) -> set[str]:
+    """Return the keys to which a row refers; for checkpoints, those of `stored` below one."""
+    match Kind(job.kind):
+        case Kind.INGEST:
+            dataset = session.get(Dataset, job.resource_id)
+            packs = dataset.packs.values() if dataset else ()
+            return {str(pack["key"]) for pack in packs if isinstance(pack, dict)}
+        case Kind.TRAIN:
+            found = select(Checkpoint).where(Checkpoint.generator_id == job.resource_id)
+            kept = {one.prefix: one.removed_at is None for one in session.scalars(found)}
+            return {
+                key
+                for key, folder, name in ((k, *_split(k)) for k in stored)
+                if kept.get(folder, False) or (folder in kept and name == _PICTURE)
+            }
+        case Kind.GENERATE:
+            batch = session.get(SampleBatch, job.resource_id)
+            images = select(SampleImage.key).where(SampleImage.batch_id == job.resource_id)
+            archive = {batch.archive_key} if batch and batch.archive_key else set()
+            return archive | set(session.scalars(images))
+        case Kind.REPORT:
+            report = session.get(Report, job.resource_id)
+            return set(report.plots.values()) if report else set()
+
+
+def _split(key: str) -> tuple[str, str]:
+    folder, slash, name = key.rpartition("/")
+    return folder + slash, name
+
+
+def _remove_unfinished_uploads(parts: Parts) -> None:
+    """Remove uploads that no dataset refers to: the process that took them was killed."""
+    age = timedelta(seconds=parts.settings.upload_lifetime_s)
+    old = set(parts.storage.keys_older_than(INCOMING, age))
+    if not old:
+        return
+    with parts.database.transaction() as session:
+        used = select(Dataset.content_key).where(Dataset.content_key.in_(old))
+        left = sorted(old - set(session.scalars(used)))
+    parts.storage.delete_all(left)
+    if left:
+        log.info("unfinished_uploads_removed", objects=len(left))
+
+
+def _remove_checkpoints(parts: Parts, age: timedelta) -> None:
+    later = aliased(Checkpoint)
+    is_used = exists().where(
+        SampleBatch.checkpoint_id == Checkpoint.id,
+        SampleBatch.job_id == Job.id,
+        Job.finished_at.is_(None),
+    )
+    old = (
+        select(Checkpoint.id)
+        .join(Generator, Generator.id == Checkpoint.generator_id)
+        .where(
+            Checkpoint.removed_at.is_(None),
+            Checkpoint.created_at < now() - age,
+            or_(
+                Generator.best_checkpoint_id.is_(None),
+                Generator.best_checkpoint_id != Checkpoint.id,
+            ),
+            exists().where(
+                later.generator_id == Checkpoint.generator_id, later.step > Checkpoint.step
+            ),
+            ~is_used,
+        )
+    )
+    with parts.database.transaction() as session:
+        found = session.scalars(old.limit(_AT_ONCE)).all()
+    for checkpoint_id in found:
+        try:
+            # In one transaction: either both are gone or both are there.
+            with parts.database.transaction() as session:
+                row = session.get_one(Checkpoint, checkpoint_id, with_for_update=True)
+                row.removed_at = now()
+                keys = [key for key in parts.storage.keys(row.prefix) if _split(key)[1] != _PICTURE]
+                parts.storage.delete_all(keys)
+            log.info("checkpoint_removed", checkpoint_id=checkpoint_id, objects=len(keys))
+        except STORAGE_ERRORS as error:
+            log.warning("retention_failed", error=type(error).__name__)
+
+
+def _remove_old_events(session: Session, age: timedelta) -> int:
+    ended = select(Job.id).where(Job.finished_at < now() - age)
+    gone = delete(JobEvent).where(JobEvent.job_id.in_(ended), JobEvent.type != "status")
+    return int(session.execute(gone).rowcount)  # type: ignore[attr-defined]  # of a DELETE
+
+
+def _remove_excess_events(session: Session) -> int:
+    many = select(Job.id, Job.event_count).where(Job.event_count > MAX_EVENTS).subquery()
+    gone = delete(JobEvent).where(
+        JobEvent.job_id == many.c.id,
+        JobEvent.seq <= many.c.event_count - MAX_EVENTS,
+        JobEvent.type != "status",
+    )
+    return int(session.execute(gone).rowcount)  # type: ignore[attr-defined]  # of a DELETE
