@@ -2,8 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import create_engine
+from sqlalchemy import NullPool, create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
@@ -17,13 +18,17 @@ class Database:
         """Prepare a pool for `url`; nothing is connected before the first transaction.
 
         `deliver` is called, after a commit, with what `app.queue.enqueue` put into the session.
+        With a `pool_size` of 0 nothing is pooled: each transaction has a connection of its own.
         """
         self._deliver = deliver
+        pool: dict[str, Any] = (
+            {"pool_size": pool_size, "max_overflow": pool_size, "pool_pre_ping": True}
+            if pool_size
+            else {"poolclass": NullPool}
+        )
         self.engine: Engine = create_engine(
             url,
-            pool_size=pool_size,
-            max_overflow=pool_size,
-            pool_pre_ping=True,
+            **pool,
             hide_parameters=True,  # in the texts of errors, which are logged
             # A statement or lock that waits for ever would hold an HTTP thread for ever.
             connect_args={

@@ -1,8 +1,9 @@
-"""The life of a job: queued -> running -> succeeded | failed | cancelled, and who may move it.
+"""The life of a job, and who may move it.
 
-The row is the truth. A worker claims it by compare-and-set, which starts an attempt with a lease;
-every later write names the attempt in the statement that makes it, and a stale attempt writes
-nothing. What was lost is found by `reap` and `sweep`, which any process may run at any time.
+queued -> running -> succeeded | failed, running -> pausing -> paused -> queued, and from all that
+have not ended cancelling -> cancelled. The row is the truth. A worker claims it by compare-and-set,
+which starts an attempt with a lease; every later write names the attempt in the statement that
+makes it, and a stale attempt writes nothing. Which job is next is said by `app.scheduling`.
 """
 
 from collections.abc import Sequence
@@ -18,7 +19,7 @@ from app import queue
 from app.errors import ConflictError, LeaseLostError, NotFoundError, TooManyJobsError
 from app.identifiers import Prefix, new_id
 from app.queue import Task
-from app.tables import Attempt, Job, JobEvent, now
+from app.tables import Attempt, Job, JobEvent, Tenant, now
 
 
 class Kind(StrEnum):
@@ -35,6 +36,8 @@ class Status(StrEnum):
 
     QUEUED = "queued"
     RUNNING = "running"
+    PAUSING = "pausing"
+    PAUSED = "paused"
     CANCELLING = "cancelling"
     CANCELLED = "cancelled"
     SUCCEEDED = "succeeded"
@@ -47,9 +50,13 @@ class AttemptOutcome(StrEnum):
     SUCCEEDED = "succeeded"
     FAILED = "failed"
     CANCELLED = "cancelled"
+    PAUSED = "paused"
     PREEMPTED = "preempted"
     WORKER_LOST = "worker_lost"
+    KILLED = "killed"
     UNAVAILABLE = "unavailable"
+    OUT_OF_MEMORY = "oom"
+    DISK_FULL = "disk_full"
 
 
 TASKS = {
@@ -58,14 +65,26 @@ TASKS = {
     Kind.GENERATE: Task.GENERATE,
     Kind.REPORT: Task.REPORT,
 }
-OWNED = (Status.RUNNING, Status.CANCELLING)
+OWNED = (Status.RUNNING, Status.PAUSING, Status.CANCELLING)
 FINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
 CHANNEL = "job_events"
 """Where PostgreSQL tells, at the commit, of which job there are new events."""
 MAX_UNFINISHED = 500
 """Jobs of one tenant that may wait or run at a time."""
-RESEND_AFTER_S = 30.0
-"""A job queued for this long, doubled with each sending, is sent again: the message may be lost."""
+MAX_UNAVAILABLE = 12
+"""Attempts that may end because a part did not answer; with the pauses, about an hour of it."""
+_RETRY_S, _LONGEST_RETRY_S = 10, 600
+_REASONS = {
+    AttemptOutcome.WORKER_LOST: "the worker was lost",
+    AttemptOutcome.KILLED: "its process was killed",
+    AttemptOutcome.UNAVAILABLE: "a part of the service did not answer",
+    AttemptOutcome.DISK_FULL: "the disk of the worker was full",
+}
+"""Attempts that end so were lost: the job is tried again, but not for ever."""
+_OUTCOMES_OF_ERRORS = {
+    "out_of_memory": AttemptOutcome.OUT_OF_MEMORY,
+    "disk_full": AttemptOutcome.DISK_FULL,
+}
 
 
 @dataclass(frozen=True)
@@ -114,8 +133,6 @@ def create(
         status=Status.QUEUED,
         resource_id=resource_id,
         request_id=request_id,
-        sent_at=now(),
-        send_count=1,
     )
     session.add(job)
     session.flush()
@@ -149,6 +166,7 @@ def claim(session: Session, job_id: str, *, owner: str, lease_s: float) -> Claim
             lease_owner=owner,
             lease_until=_lease_end(lease_s),
             started_at=func.coalesce(Job.started_at, moment),
+            ready_at=None,
         )
         .returning(Job)
     ).one_or_none()
@@ -225,59 +243,26 @@ def finish(
     Raises:
         LeaseLostError: if the attempt no longer owns the job; nothing is written.
     """
-    outcome = {
-        Status.SUCCEEDED: AttemptOutcome.SUCCEEDED,
-        Status.FAILED: AttemptOutcome.FAILED,
-        Status.CANCELLED: AttemptOutcome.CANCELLED,
-    }[status]
     code, detail = error or (None, None)
+    outcome = _OUTCOMES_OF_ERRORS.get(code or "", AttemptOutcome(status.value))
     record(session, claim, [_status_event(status, **({"code": code} if code else {}))])
-    session.execute(
-        _owned(claim).values(
-            status=status,
-            finished_at=now(),
-            lease_owner=None,
-            lease_until=None,
-            error_code=code,
-            error_detail=detail,
-        )
-    )
-    _end_attempt(session, claim.job_id, claim.attempt, outcome)
+    job = session.get_one(Job, claim.job_id, populate_existing=True)
+    _end_attempt(session, job, outcome)
+    job.error_code, job.error_detail = code, detail
+    _close(session, job, status)
 
 
 def release(session: Session, claim: Claim, outcome: AttemptOutcome, *, max_attempts: int) -> None:
-    """Give the job back to the queue, to be taken up from its last checkpoint.
+    """Give the job up: cancelled or paused if that was asked for, else back to the queue.
 
-    A preemption does not count as a lost attempt; anything else does.
+    A preempted attempt is not counted as lost; what is lost too often fails.
 
     Raises:
         LeaseLostError: if the attempt no longer owns the job; nothing is written.
     """
     fence(session, claim)
-    _end_attempt(session, claim.job_id, claim.attempt, outcome)
     job = session.get_one(Job, claim.job_id, populate_existing=True)
-    _retry_or_fail(session, job, max_attempts, outcome)
-
-
-def cancel(session: Session, tenant_id: str, job_id: str) -> Job:
-    """Ask for the end of a job: at once if it waits, within seconds if it runs.
-
-    Raises:
-        NotFoundError: if there is no such job.
-        ConflictError: if it has already ended otherwise.
-    """
-    get(session, tenant_id, job_id)
-    job = session.get_one(Job, job_id, with_for_update=True, populate_existing=True)
-    if job.status in (Status.SUCCEEDED, Status.FAILED):
-        raise ConflictError(f"the job has already {job.status}")
-    if job.status == Status.QUEUED:
-        _close(job, Status.CANCELLED)
-        _emit(session, job, _status_event(Status.CANCELLED))
-    elif job.status == Status.RUNNING:
-        job.status = Status.CANCELLING
-        _emit(session, job, _status_event(Status.CANCELLING))
-    session.flush()
-    return job
+    _give_up(session, job, outcome, max_attempts)
 
 
 def reap(session: Session, *, max_attempts: int) -> int:
@@ -292,49 +277,80 @@ def reap(session: Session, *, max_attempts: int) -> int:
         .with_for_update(skip_locked=True)
     ).all()
     for job in lost:
-        _end_attempt(session, job.id, job.attempt, AttemptOutcome.WORKER_LOST)
-        _retry_or_fail(session, job, max_attempts, AttemptOutcome.WORKER_LOST)
+        _give_up(session, job, AttemptOutcome.WORKER_LOST, max_attempts)
     return len(lost)
 
 
-def sweep(session: Session) -> int:
-    """Send again what has been queued for long; a message too many does no harm.
+def cancel(session: Session, tenant_id: str, job_id: str) -> Job:
+    """Ask for the end of a job: at once unless it runs, within seconds if it does.
 
-    Returns:
-        How many jobs were sent.
+    Raises:
+        NotFoundError: if there is no such job.
+        ConflictError: if it has already ended otherwise.
     """
-    wait_s = RESEND_AFTER_S * func.power(2, func.least(Job.send_count - 1, 6))
-    waiting = session.scalars(
-        select(Job)
-        .where(
-            Job.status == Status.QUEUED,
-            func.coalesce(func.extract("epoch", now() - Job.sent_at), wait_s) >= wait_s,
-        )
-        .with_for_update(skip_locked=True)
-    ).all()
-    for job in waiting:
-        job.sent_at, job.send_count = now(), job.send_count + 1
-        queue.enqueue(session, TASKS[Kind(job.kind)], job.id)
-    return len(waiting)
+    job = _lock(session, tenant_id, job_id)
+    match Status(job.status):
+        case Status.SUCCEEDED | Status.FAILED:
+            raise ConflictError(f"the job has already {job.status}")
+        case Status.QUEUED | Status.PAUSED:
+            _close(session, job, Status.CANCELLED)
+            _emit(session, job, _status_event(Status.CANCELLED))
+        case Status.RUNNING | Status.PAUSING:
+            _move(session, job, Status.CANCELLING)
+        case Status.CANCELLING | Status.CANCELLED:
+            pass  # as asked
+    session.flush()
+    return job
 
 
-def queue_position(session: Session, job: Job) -> int:
-    """Return how many jobs of the same kind are before this one; 0 is next."""
-    ahead = select(func.count()).where(
-        Job.status == Status.QUEUED, Job.kind == job.kind, Job.id < job.id
-    )
-    return session.scalar(ahead) or 0
+def pause(session: Session, tenant_id: str, job_id: str) -> Job:
+    """Ask a job to make room: at once if it waits, once it has saved its state if it runs.
 
+    A training goes on from there when it is resumed; the others, which take minutes, start anew.
 
-def waiting_for(session: Session, job: Job) -> str:
-    """Say why a queued job waits: `workers_busy`, or `worker` when none is at work on its kind.
-
-    Trainings and sample batches are done by the same workers, as are ingests and reports.
+    Raises:
+        NotFoundError: if there is no such job.
+        ConflictError: if it is being cancelled or has ended.
     """
-    pools = ((Kind.TRAIN, Kind.GENERATE), (Kind.INGEST, Kind.REPORT))
-    kinds = next(pool for pool in pools if job.kind in pool)
-    running = select(func.count()).where(Job.status.in_(OWNED), Job.kind.in_(kinds))
-    return "workers_busy" if session.scalar(running) else "worker"
+    job = _lock(session, tenant_id, job_id)
+    match Status(job.status):
+        case Status.QUEUED:
+            _move(session, job, Status.PAUSED)
+        case Status.RUNNING:
+            _move(session, job, Status.PAUSING)
+        case Status.PAUSING | Status.PAUSED:
+            pass  # as asked
+        case _:
+            raise ConflictError(f"the job is {job.status}")
+    session.flush()
+    return job
+
+
+def resume(session: Session, tenant_id: str, job_id: str) -> Job:
+    """Queue a paused job again; the last of its tenant's, as it gave its place away.
+
+    Raises:
+        NotFoundError: if there is no such job.
+        ConflictError: if it has not been paused, or is still saving its state.
+    """
+    job = _lock(session, tenant_id, job_id)
+    match Status(job.status):
+        case Status.PAUSED:
+            _requeue(session, job)
+            _emit(session, job, _status_event(Status.QUEUED, reason="resumed"))
+        case Status.QUEUED | Status.RUNNING:
+            pass  # as asked
+        case Status.PAUSING:
+            raise ConflictError("the job is still saving its state; resume it once it is paused")
+        case _:
+            raise ConflictError(f"the job is {job.status}")
+    session.flush()
+    return job
+
+
+def ask_to_tidy(session: Session, claim: Claim) -> None:
+    """Have housekeeping look again at what the job's attempts left; for one that lost its lease."""
+    session.execute(update(Job).where(Job.id == claim.job_id).values(tidied_at=None))
 
 
 def events_after(session: Session, job_id: str, after: int, limit: int) -> list[JobEvent]:
@@ -364,41 +380,106 @@ def _owned(claim: Claim) -> Update:
     )
 
 
-def _retry_or_fail(session: Session, job: Job, max_attempts: int, outcome: AttemptOutcome) -> None:
+def _lock(session: Session, tenant_id: str, job_id: str) -> Job:
+    get(session, tenant_id, job_id)
+    return session.get_one(Job, job_id, with_for_update=True, populate_existing=True)
+
+
+def _give_up(session: Session, job: Job, outcome: AttemptOutcome, max_attempts: int) -> None:
+    asked = {
+        Status.CANCELLING: (Status.CANCELLED, AttemptOutcome.CANCELLED),
+        Status.PAUSING: (Status.PAUSED, AttemptOutcome.PAUSED),
+    }.get(Status(job.status))
+    if asked is not None:
+        status, as_asked = asked
+        _end_attempt(session, job, as_asked if outcome == AttemptOutcome.PREEMPTED else outcome)
+        if status == Status.CANCELLED:
+            _close(session, job, status)
+        else:
+            _leave(session, job, status)
+        _emit(session, job, _status_event(status))
+        return
+    _end_attempt(session, job, outcome)
+    lost = _lost_in_a_row(session, job, outcome)
+    is_unavailable = outcome == AttemptOutcome.UNAVAILABLE
+    if outcome in _REASONS and lost >= (MAX_UNAVAILABLE if is_unavailable else max_attempts):
+        _close(session, job, Status.FAILED)
+        job.error_code = outcome.value
+        job.error_detail = (
+            f"{_REASONS[outcome]}, {lost} times at the same point; the last attempt was number"
+            f" {job.attempt}"
+        )
+        _emit(session, job, _status_event(Status.FAILED, code=outcome.value))
+        return
+    # Where a worker is lost another goes on at once; what does not answer is given time.
+    must_wait = outcome in _REASONS and outcome != AttemptOutcome.WORKER_LOST
+    wait_s = min(_RETRY_S * 2 ** max(lost - 1, 0), _LONGEST_RETRY_S) if must_wait else 0
+    _requeue(session, job, wait_s)
+    _emit(session, job, _status_event(Status.QUEUED, reason=outcome.value))
+
+
+def _lost_in_a_row(session: Session, job: Job, outcome: AttemptOutcome) -> int:
+    """Count the attempts lost in this way, or any but for a missing part, at the same checkpoint.
+
+    An attempt that came further than the one before it starts the count anew: a training of many
+    hours on machines that are taken away is no failure.
+    """
+    session.flush()
+    ended = session.get_one(Attempt, (job.id, job.attempt))
+    counted = (
+        [AttemptOutcome.UNAVAILABLE]
+        if outcome == AttemptOutcome.UNAVAILABLE
+        else [one for one in _REASONS if one != AttemptOutcome.UNAVAILABLE]
+    )
     lost = select(func.count()).where(
         Attempt.job_id == job.id,
-        Attempt.outcome.in_((AttemptOutcome.WORKER_LOST, AttemptOutcome.UNAVAILABLE)),
+        Attempt.outcome.in_(counted),
+        Attempt.resumed_from.is_not_distinct_from(ended.resumed_from),
     )
-    if job.status == Status.CANCELLING:
-        _close(job, Status.CANCELLED)
-        _emit(session, job, _status_event(Status.CANCELLED))
-    elif (session.scalar(lost) or 0) >= max_attempts:
-        _close(job, Status.FAILED)
-        job.error_code = outcome.value
-        job.error_detail = f"{max_attempts} attempts were lost; the last was number {job.attempt}"
-        _emit(session, job, _status_event(Status.FAILED, code=outcome.value))
-    else:
-        _requeue(session, job)
-        _emit(session, job, _status_event(Status.QUEUED, reason=outcome.value))
+    return session.scalar(lost) or 0
 
 
-def _requeue(session: Session, job: Job) -> None:
-    job.status = Status.QUEUED
-    job.lease_owner = job.lease_until = None
-    job.sent_at, job.send_count = now(), 1
-    queue.enqueue(session, TASKS[Kind(job.kind)], job.id)
+def _requeue(session: Session, job: Job, wait_s: float = 0) -> None:
+    _leave(session, job, Status.QUEUED)
+    job.ready_at = now() + timedelta(seconds=wait_s) if wait_s else None
+    if not wait_s:  # else the sweep sends it in time
+        queue.enqueue(session, TASKS[Kind(job.kind)], job.id)
 
 
-def _close(job: Job, status: Status) -> None:
+def _move(session: Session, job: Job, status: Status) -> None:
     job.status = status
-    job.finished_at = now()
+    _emit(session, job, _status_event(status))
+
+
+def _leave(session: Session, job: Job, status: Status) -> None:
+    """Let nobody own the job; another of its tenant may take its place."""
+    if job.status in OWNED:
+        _send_held_back(session, job)
+    job.status = status
     job.lease_owner = job.lease_until = None
 
 
-def _end_attempt(session: Session, job_id: str, number: int, outcome: AttemptOutcome) -> None:
+def _close(session: Session, job: Job, status: Status) -> None:
+    _leave(session, job, status)
+    job.finished_at = now()
+
+
+def _send_held_back(session: Session, ending: Job) -> None:
+    """Send a job that waits only because its tenant has as many running as it may."""
+    same = (Job.tenant_id == ending.tenant_id, Job.kind == ending.kind)
+    running = select(func.count()).where(*same, Job.status.in_(OWNED))
+    limit = select(Tenant.max_running).where(Tenant.id == ending.tenant_id)
+    if (session.scalar(running) or 0) < (session.scalar(limit) or 0):
+        return
+    waiting = select(Job.id).where(*same, Job.status == Status.QUEUED).order_by(Job.id).limit(1)
+    if (job_id := session.scalar(waiting)) is not None:
+        queue.enqueue(session, TASKS[Kind(ending.kind)], job_id)
+
+
+def _end_attempt(session: Session, job: Job, outcome: AttemptOutcome) -> None:
     session.execute(
         update(Attempt)
-        .where(Attempt.job_id == job_id, Attempt.number == number, Attempt.ended_at.is_(None))
+        .where(Attempt.job_id == job.id, Attempt.number == job.attempt, Attempt.ended_at.is_(None))
         .values(ended_at=now(), outcome=outcome)
     )
 

@@ -86,7 +86,9 @@ def services(home: Home, variables: Mapping[str, str], port: int) -> list[Servic
     quiet = ("--without-mingle",)  # there is nobody to ask
     api = (*python, "app.cli", "api", "--port", str(port))
     cpu = (*worker, *quiet, "-n", "cpu@%h", "-c", "2", "-Q", "cpu.ingest,cpu.report")
-    gpu = (*worker, *quiet, "-n", "gpu@%h", "-c", "1", "-Q", "gpu.train,gpu.generate")
+    # Ten minutes of samples do not wait for ten hours of training.
+    training = (*worker, *quiet, "-n", "train@%h", "-c", "1", "-Q", "gpu.train")
+    sampling = (*worker, *quiet, "-n", "generate@%h", "-c", "1", "-Q", "gpu.generate")
     # Beat and a worker of its own for what beat asks: long jobs must not keep lost ones waiting.
     beat = ("-B", "-s", str(home.path / "beat"), "-n", "housekeeping@%h", "-c", "1")
     scheduler = (*worker, *quiet, *beat, "-Q", "housekeeping")
@@ -95,7 +97,10 @@ def services(home: Home, variables: Mapping[str, str], port: int) -> list[Servic
         Service("migrate", (*python, "app.cli", "migrate"), variables, is_one_shot=True),
         Service("api", api, variables, ready=_answers(f"http://127.0.0.1:{port}/readyz")),
         Service("worker-cpu", cpu, variables, ready=_has_started(scratch / "ready-cpu")),
-        Service("worker-gpu", gpu, variables, ready=_has_started(scratch / "ready-gpu")),
+        Service("worker-train", training, variables, ready=_has_started(scratch / "ready-train")),
+        Service(
+            "worker-generate", sampling, variables, ready=_has_started(scratch / "ready-generate")
+        ),
         Service(
             "scheduler", scheduler, variables, ready=_has_started(scratch / "ready-housekeeping")
         ),

@@ -1,7 +1,7 @@
 """Task names and queues; a task is sent once the transaction that asked for it commits.
 
 Celery carries a job's id and nothing else. What commits and is not delivered, because the broker
-was down or was flushed, is sent again by the sweep (`app.jobs.sweep`).
+was down or was flushed, is sent again (`app.scheduling.top_up`).
 """
 
 from enum import StrEnum
@@ -24,6 +24,8 @@ class Task(StrEnum):
     REAP = "housekeeping.reap"
     SWEEP = "housekeeping.sweep"
     PURGE = "housekeeping.purge"
+    TIDY = "retention.tidy"
+    RETAIN = "retention.retain"
 
 
 QUEUES = {
@@ -34,6 +36,8 @@ QUEUES = {
     Task.REAP: "housekeeping",
     Task.SWEEP: "housekeeping",
     Task.PURGE: "housekeeping",
+    Task.TIDY: "housekeeping",
+    Task.RETAIN: "housekeeping",
 }
 
 
@@ -54,6 +58,7 @@ def make_celery(broker_url: str) -> Celery:
         worker_disable_prefetch=True,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,  # a broker that is down for an hour comes back
         # A request must not hang on a broker that is down: the sweep sends later.
         task_publish_retry=False,
         broker_transport_options={
@@ -80,6 +85,17 @@ class Queue:
             self.celery.send_task(task.value, kwargs={"job_id": job_id})
         except OperationalError:
             log.warning("broker_unreachable", task=task.value, job_id=job_id)
+
+    def length(self, task: Task) -> int:
+        """Return how many messages wait for a worker.
+
+        Raises:
+            kombu.exceptions.OperationalError: if the broker does not answer.
+        """
+        with self.celery.connection_for_write(connect_timeout=2) as connection:
+            connection.ensure_connection(max_retries=0, timeout=2)
+            channel = connection.default_channel
+            return int(channel.queue_declare(QUEUES[task]).message_count)  # type: ignore[attr-defined]  # the stubs lack it
 
     def is_reachable(self) -> bool:
         """Tell whether the broker answers."""

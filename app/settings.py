@@ -79,10 +79,6 @@ class Settings(DatabaseSettings):
         10, gt=0, description="From SIGTERM to SIGKILL for a model process."
     )
 
-    max_running_per_tenant: int = Field(
-        4, ge=1, description="Jobs of one kind and tenant that run at a time; others wait."
-    )
-
     checkpoint_lifetime_s: float = Field(
         7 * 86400, gt=0, description="Weights that are neither best nor last are then removed."
     )

@@ -48,6 +48,8 @@ class Tenant(Table):
     id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(default=now)
+    max_running: Mapped[int] = mapped_column(default=4, server_default="4")
+    """Jobs of one kind that run at a time; others wait."""
 
 
 class APIKey(Table):
@@ -90,6 +92,11 @@ class Job(Table):
             "lease_until",
             postgresql_where=text("finished_at IS NULL"),
         ),
+        Index(
+            "ix_jobs_untidied",
+            "finished_at",
+            postgresql_where=text("finished_at IS NOT NULL AND tidied_at IS NULL"),
+        ),
     )
 
     id: Mapped[str] = mapped_column(primary_key=True)
@@ -108,8 +115,10 @@ class Job(Table):
     lease_owner: Mapped[str | None]
     lease_until: Mapped[datetime | None]
     event_count: Mapped[int] = mapped_column(default=0)
-    sent_at: Mapped[datetime | None]
-    send_count: Mapped[int] = mapped_column(default=0)
+    ready_at: Mapped[datetime | None]
+    """A queued job is left alone before; for what failed because a part did not answer."""
+    tidied_at: Mapped[datetime | None]
+    """When what its attempts left in storage and nobody refers to was removed, if it ended."""
 
     attempts: Mapped[list["Attempt"]] = relationship(
         order_by="Attempt.number", lazy="selectin", viewonly=True
@@ -127,6 +136,17 @@ class Attempt(Table):
     ended_at: Mapped[datetime | None]
     outcome: Mapped[str | None]
     resumed_from: Mapped[str | None]
+
+
+class Worker(Table):
+    """A worker that takes tasks, for as long as it says so."""
+
+    __tablename__ = "workers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    queues: Mapped[list[str]]
+    slots: Mapped[int]
+    seen_at: Mapped[datetime]
 
 
 class JobEvent(Table):
@@ -235,6 +255,8 @@ class Checkpoint(Table):
     images_seen: Mapped[int]
     prefix: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(default=now)
+    removed_at: Mapped[datetime | None]
+    """When its weights and state were removed; its picture stays."""
 
 
 class HistoryPoint(Table):

@@ -10,7 +10,8 @@
 
 Paths in a spec are relative to the folder. SIGTERM means "save what is needed and leave within
 10 s"; the result's outcome is then `stopped`. The exit status is 0 when a result was written, and
-a failure that the user can act on is a result too, with `outcome: failed` and an `error`.
+a failure that the user can act on is a result too, with `outcome: failed` and an `error`. It is
+`EXIT_DISK_FULL` when the disk had no room for the result itself.
 """
 
 import json
@@ -20,6 +21,9 @@ from pathlib import Path
 from pydantic import Field, JsonValue
 
 from models.config import Frozen, IngestConfig, ReportConfig, TrainingConfig
+
+EXIT_DISK_FULL = 74
+"""EX_IOERR of sysexits.h."""
 
 
 class Kind(StrEnum):

@@ -1,17 +1,24 @@
-"""The Celery application: tasks, queues, beat, and what happens when a worker starts or stops."""
+"""The Celery application: its tasks, what beat asks for, and the life of a worker."""
 
 from functools import lru_cache
 from typing import Any
 
 from celery import Celery
-from celery.signals import setup_logging, worker_init, worker_ready, worker_shutting_down
+from celery.signals import (
+    setup_logging,
+    worker_init,
+    worker_ready,
+    worker_shutdown,
+    worker_shutting_down,
+)
 
 from app.parts import Parts, make_parts
 from app.queue import Task, make_celery
 from app.settings import Settings, settings
 from app.telemetry import configure_logging
 from worker import scratch
-from worker.tasks import housekeeping, ingest, report, sample, train
+from worker.presence import Presence
+from worker.tasks import housekeeping, ingest, report, retention, sample, train
 
 SWEEP_INTERVAL_S = 10.0
 PURGE_INTERVAL_S = 60.0
@@ -25,6 +32,8 @@ BEAT_TASKS = {
     Task.REAP: housekeeping.reap,
     Task.SWEEP: housekeeping.sweep,
     Task.PURGE: housekeeping.purge,
+    Task.TIDY: retention.tidy,
+    Task.RETAIN: retention.retain,
 }
 
 
@@ -35,6 +44,8 @@ def make_worker(values: Settings) -> Celery:
         Task.REAP: values.reap_interval_s,
         Task.SWEEP: SWEEP_INTERVAL_S,
         Task.PURGE: PURGE_INTERVAL_S,
+        Task.TIDY: PURGE_INTERVAL_S,
+        Task.RETAIN: values.retention_interval_s,
     }
     celery.conf.beat_schedule = {
         # One that waited for long is followed by another anyway.
@@ -58,9 +69,10 @@ def make_worker(values: Settings) -> Celery:
 
         celery.task(name=task.value)(run_beat)
     setup_logging.connect(_configure_logging, weak=False)
-    worker_init.connect(_clean_scratch, weak=False)
+    worker_init.connect(_begin, weak=False)
     worker_ready.connect(_note_ready, weak=False)
     worker_shutting_down.connect(_raise_drain_flag, weak=False)
+    worker_shutdown.connect(_sign_off, weak=False)
     return celery
 
 
@@ -74,13 +86,23 @@ def _configure_logging(**_signal: object) -> None:
     configure_logging(settings().log_level, "worker")
 
 
-def _clean_scratch(**_signal: object) -> None:
-    scratch.clean(settings().scratch)
+def _begin(**_signal: object) -> None:
+    scratch.begin(settings().scratch)
+
+
+@lru_cache(maxsize=1)
+def _presence() -> Presence:
+    return Presence(settings())
 
 
 def _note_ready(sender: Any, **_signal: object) -> None:
-    """Tell whoever started this worker that it takes tasks."""
+    """Tell that this worker takes tasks; `sender` is Celery's consumer."""
+    _presence().begin(sender)
     scratch.note_ready(settings().scratch, sender.hostname.partition("@")[0])
+
+
+def _sign_off(**_signal: object) -> None:
+    _presence().end()
 
 
 def _raise_drain_flag(**_signal: object) -> None:

@@ -20,12 +20,20 @@ import structlog
 from pydantic import JsonValue, ValidationError
 
 from app.embedded import guard
-from app.jobs import NewEvent
+from app.jobs import AttemptOutcome, NewEvent
 from app.settings import base_environment
 from app.tables import now
 from models.config import Frozen
-from models.run_folder import Kind, Outcome, Result
-from worker.run import TRANSIENT_ERRORS, JobFailedError, Run, Stop, StoppedError
+from models.run_folder import EXIT_DISK_FULL, Kind, Outcome, Result
+from worker.memory import oom_kill_count
+from worker.run import (
+    TRANSIENT_ERRORS,
+    AttemptLostError,
+    JobFailedError,
+    Run,
+    Stop,
+    StoppedError,
+)
 
 log = structlog.get_logger()
 _POLL_S = 0.1
@@ -52,10 +60,12 @@ def run_child(
     Raises:
         StoppedError: if the run had to stop; the process has saved its state and left.
         JobFailedError: if the process failed, with its reason, or died.
+        AttemptLostError: if somebody killed it.
         LeaseLostError: if the attempt no longer owns the job; the process is gone.
     """
     (run.folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
     events = _Events(run, on_event)
+    killed_before = oom_kill_count()
     with _started(run.folder, kind, memory_bytes) as process:
         stop_by_s: float | None = None
         while process.poll() is None:
@@ -68,7 +78,7 @@ def run_child(
                 process.kill()
             time.sleep(_POLL_S)
     events.finish()
-    return _result(run, process.returncode)
+    return result_of(run, process.returncode, was_short=oom_kill_count() != killed_before)
 
 
 @contextmanager
@@ -95,28 +105,42 @@ def _started(
         process.wait()
 
 
-def _result(run: Run, returncode: int) -> Result:
-    """Read what the process left.
+def result_of(run: Run, returncode: int, *, was_short: bool) -> Result:
+    """Read what the process left; `was_short` tells that the kernel killed some for memory.
 
     Raises:
         StoppedError: if it stopped when it was asked to.
-        JobFailedError: if it failed or died.
+        JobFailedError: if it failed.
+        AttemptLostError: if it was killed, and not for its memory.
     """
     try:
         result = Result.model_validate_json((run.folder / "result.json").read_bytes())
     except (FileNotFoundError, ValidationError):
         if run.stop is not None:
             raise StoppedError from None
-        if returncode == -signal.SIGKILL:
-            detail = "the process was killed, most likely because the machine ran out of memory"
-            raise JobFailedError("out_of_memory", detail) from None
-        raise JobFailedError("internal", f"the process ended with status {returncode}") from None
+        raise _death(returncode, was_short=was_short) from None
     if result.outcome is Outcome.STOPPED or (run.stop and result.outcome is Outcome.FAILED):
         raise StoppedError
     if result.outcome is Outcome.FAILED:
         assert result.error is not None, "a failed result says why"
         raise JobFailedError(result.error.code, result.error.detail)
     return result
+
+
+def _death(returncode: int, *, was_short: bool) -> Exception:
+    """Say what it means that a process ended without a result."""
+    if returncode == EXIT_DISK_FULL:
+        return JobFailedError("disk_full", "the disk of the worker is full")
+    if returncode == -signal.SIGKILL and was_short:
+        detail = (
+            "the machine ran out of memory and the process was killed: lower batch_size, image_size"
+            " or channels, or use a machine with more"
+        )
+        return JobFailedError("out_of_memory", detail)
+    if returncode == -signal.SIGKILL:
+        return AttemptLostError(AttemptOutcome.KILLED)
+    how = f"by {signal.Signals(-returncode).name}" if returncode < 0 else f"with {returncode}"
+    return JobFailedError("internal", f"the process ended {how}")
 
 
 class _Events:

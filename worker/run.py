@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -23,9 +23,9 @@ from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from app import jobs
+from app import jobs, scheduling
 from app.errors import LeaseLostError, UnavailableError
-from app.jobs import AttemptOutcome, Claim, NewEvent, Status
+from app.jobs import AttemptOutcome, Claim, Kind, NewEvent, Status
 from app.parts import Parts
 from app.storage import STORAGE_ERRORS
 from app.tables import Job
@@ -34,7 +34,7 @@ from worker import scratch
 log = structlog.get_logger()
 DATABASE_ERRORS = (OperationalError, InterfaceError)
 TRANSIENT_ERRORS = (*DATABASE_ERRORS, *STORAGE_ERRORS, UnavailableError)
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _WATCH_S = 0.5
 
 
@@ -48,6 +48,15 @@ class JobFailedError(Exception):
         self.detail = detail
 
 
+class AttemptLostError(Exception):
+    """The attempt came to an end that is not the work's fault; another may do better."""
+
+    def __init__(self, outcome: AttemptOutcome) -> None:
+        """Say how it ended."""
+        super().__init__(outcome)
+        self.outcome = outcome
+
+
 class StoppedError(Exception):
     """The work was asked to stop, saved what it needs and left."""
 
@@ -56,6 +65,7 @@ class Stop(Enum):
     """Why an attempt must stop."""
 
     CANCELLED = auto()
+    PAUSED = auto()
     DRAINED = auto()
     LEASE_LOST = auto()
 
@@ -108,20 +118,23 @@ class Run:
 
 @contextmanager
 def attempt(parts: Parts, job_id: str) -> Iterator[Run | None]:
-    """Claim the job and yield its run; None if another worker has it, or nobody wants it."""
+    """Claim a job of the kind of `job_id` and yield its run; None if none may be started.
+
+    It is the job whose turn it is: `job_id` only says that there was one (`app.scheduling`).
+    """
     owner = f"{socket.gethostname()}:{os.getpid()}"
     lease_s = parts.settings.lease_s
     # Before the claim: a worker without room for a folder must leave the job to another.
-    folder = scratch.new_run_folder(parts.settings.scratch, job_id)
+    folder = scratch.new_run_folder(parts.settings.scratch)
     with parts.database.transaction() as session:
-        claim = jobs.claim(session, job_id, owner=owner, lease_s=lease_s)
+        claim = _claim(session, job_id, owner, lease_s)
     if claim is None:
         log.info("job_not_claimed", job_id=job_id)
         folder.rmdir()
         yield None
         return
     structlog.contextvars.bind_contextvars(
-        job_id=job_id, attempt=claim.attempt, request_id=claim.request_id
+        job_id=claim.job_id, attempt=claim.attempt, request_id=claim.request_id
     )
     run = Run(parts, claim, folder)
     watch = _Watch(run)
@@ -136,17 +149,27 @@ def attempt(parts: Parts, job_id: str) -> Iterator[Run | None]:
         structlog.contextvars.clear_contextvars()
 
 
+def _claim(session: Session, job_id: str, owner: str, lease_s: float) -> Claim | None:
+    kind = session.scalar(select(Job.kind).where(Job.id == job_id))
+    if kind is None:  # deleted meanwhile
+        return None
+    return scheduling.claim_next(session, Kind(kind), owner=owner, lease_s=lease_s)
+
+
 @contextmanager
 def _settled(run: Run) -> Iterator[None]:
     """Turn how the block ends into how the attempt ends."""
     try:
         try:
             yield
-        except (JobFailedError, StoppedError, LeaseLostError, *TRANSIENT_ERRORS):
+        except (
+            *(JobFailedError, AttemptLostError, StoppedError, LeaseLostError),
+            *TRANSIENT_ERRORS,
+        ):
             raise
         except Exception as error:
             if isinstance(error, OSError) and error.errno in DISK_FULL:
-                raise UnavailableError("the worker's disk is full") from error
+                raise AttemptLostError(AttemptOutcome.DISK_FULL) from error
             log.exception("attempt_failed")
             detail = "the fault is ours; quote the job's id when you report it"
             _finish(run, Status.FAILED, ("internal", detail))
@@ -154,23 +177,25 @@ def _settled(run: Run) -> Iterator[None]:
         _finish(run, Status.SUCCEEDED)
     except JobFailedError as error:
         _finish(run, Status.FAILED, (error.code, error.detail))
+    except AttemptLostError as error:
+        _release(run, error.outcome)
     except StoppedError:
-        _settle_stop(run)
+        if run.stop is Stop.LEASE_LOST:
+            _note_loss(run)
+        else:  # what was asked for, and whether at all, the job's row knows best
+            _release(run, AttemptOutcome.PREEMPTED)
     except LeaseLostError:
-        log.warning("lease_lost")
+        _note_loss(run)
     except TRANSIENT_ERRORS as error:
         log.warning("part_unavailable", error=type(error).__name__, exc_info=True)
         _release(run, AttemptOutcome.UNAVAILABLE)
 
 
-def _settle_stop(run: Run) -> None:
-    match run.stop:
-        case Stop.CANCELLED:
-            _finish(run, Status.CANCELLED)
-        case Stop.DRAINED | None:  # None: somebody else asked the child, who has saved its state
-            _release(run, AttemptOutcome.PREEMPTED)
-        case Stop.LEASE_LOST:
-            log.warning("lease_lost")
+def _note_loss(run: Run) -> None:
+    """Have removed what this attempt stored after it had lost the job."""
+    log.warning("lease_lost")
+    with suppress(*DATABASE_ERRORS), run.transaction() as session:
+        jobs.ask_to_tidy(session, run.claim)
 
 
 def _finish(run: Run, status: Status, error: tuple[str, str] | None = None) -> None:
@@ -178,7 +203,7 @@ def _finish(run: Run, status: Status, error: tuple[str, str] | None = None) -> N
         with run.transaction() as session:
             jobs.finish(session, run.claim, status, error=error)
     except LeaseLostError:
-        log.warning("lease_lost")
+        _note_loss(run)
     else:
         log.info("attempt_ended", status=status.value, code=error[0] if error else None)
 
@@ -189,7 +214,7 @@ def _release(run: Run, outcome: AttemptOutcome) -> None:
         with run.transaction() as session:
             jobs.release(session, run.claim, outcome, max_attempts=most)
     except LeaseLostError:
-        log.warning("lease_lost")
+        _note_loss(run)
     except DATABASE_ERRORS:
         log.warning("release_failed")  # the lease runs out and the reaper does it
     else:
@@ -241,8 +266,7 @@ class _Watch(threading.Thread):
         with self._run.transaction() as session:
             status = jobs.renew(session, self._run.claim, lease_s=lease_s)
         self._valid_until_s = valid_until_s
-        if status == Status.CANCELLING:
-            self._run.ask_to_stop(Stop.CANCELLED)
+        self._obey(status)
 
     def _look(self) -> None:
         claim = self._run.claim
@@ -252,5 +276,10 @@ class _Watch(threading.Thread):
             ).one()
         if row.attempt != claim.attempt or row.status not in jobs.OWNED:
             raise LeaseLostError(claim.job_id)
-        if row.status == Status.CANCELLING:
+        self._obey(Status(row.status))
+
+    def _obey(self, status: Status) -> None:
+        if status == Status.CANCELLING:
             self._run.ask_to_stop(Stop.CANCELLED)
+        elif status == Status.PAUSING:
+            self._run.ask_to_stop(Stop.PAUSED)

@@ -1,4 +1,4 @@
-"""The scratch folder: run folders named for their worker, and the flags of workers that leave.
+"""The scratch folder: run folders named for their processes, and the flags of workers that leave.
 
 SIGTERM reaches Celery's main process, which then waits for its running tasks; they run in a child
 of it and would not hear. So a flag, a file named for the main process, tells them.
@@ -9,19 +9,32 @@ import shutil
 import tempfile
 from pathlib import Path
 
+import structlog
 
-def new_run_folder(scratch: Path, job_id: str) -> Path:
+log = structlog.get_logger()
+
+
+def new_run_folder(scratch: Path) -> Path:
     """Return a fresh private folder for one attempt, in a process of the worker's pool."""
     scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
-    return Path(tempfile.mkdtemp(prefix=f"run-{os.getppid()}-{job_id}-", dir=scratch))
+    return Path(tempfile.mkdtemp(prefix=f"run-{os.getppid()}-{os.getpid()}-", dir=scratch))
 
 
 def clean(scratch: Path) -> None:
-    """Remove, in a main process, what workers that are gone left behind."""
+    """Remove what workers, and processes of their pools, that are gone left behind."""
     for path in scratch.glob("run-*"):
-        if not _is_alive(int(path.name.split("-")[1])):
+        _, main, member, _ = path.name.split("-", 3)
+        if not (_is_alive(int(main)) and _is_alive(int(member))):
             shutil.rmtree(path, ignore_errors=True)
+            log.info("scratch_removed", folder=path.name)
+
+
+def begin(scratch: Path) -> None:
+    """Prepare the folder for a main process that starts; one before may have had its number."""
+    for path in scratch.glob(f"run-{os.getpid()}-*"):
+        shutil.rmtree(path, ignore_errors=True)
     _flag(scratch, os.getpid()).unlink(missing_ok=True)
+    clean(scratch)
 
 
 def note_ready(scratch: Path, name: str) -> None:
@@ -42,8 +55,7 @@ def is_draining(scratch: Path) -> bool:
 
 
 def _is_alive(pid: int) -> bool:
-    # This process may have the number of one that is gone; its own runs have not begun.
-    return pid != os.getpid() and Path(f"/proc/{pid}").exists()
+    return Path(f"/proc/{pid}").exists()
 
 
 def _flag(scratch: Path, pid: int) -> Path:

@@ -154,10 +154,10 @@ Work = Callable[[str], Claim]
 def new_job(parts: Parts, tenant_id: str) -> NewJob:
     """Queue a job of no resource."""
 
-    def create(kind: jobs.Kind = jobs.Kind.INGEST) -> str:
+    def create(kind: jobs.Kind = jobs.Kind.INGEST, owner: str = tenant_id) -> str:
         with parts.database.transaction() as session:
             return jobs.create(
-                session, tenant_id=tenant_id, kind=kind, resource_id="nothing", request_id="r-1"
+                session, tenant_id=owner, kind=kind, resource_id="nothing", request_id="r-1"
             ).id
 
     return create

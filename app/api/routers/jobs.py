@@ -68,3 +68,25 @@ def list_job_events(
 def cancel_job(job_id: JobID, caller: JobsWriter, session: Session) -> schemas.Job:
     """Ask for the end of a job: at once if it waits, within seconds if it runs."""
     return schemas.job(session, jobs.cancel(session, caller.tenant_id, job_id))
+
+
+@router.post(
+    "/{job_id}/pause",
+    status_code=202,
+    dependencies=[Depends(documented_key)],
+    responses=documented(NotFoundError, ConflictError),
+)
+def pause_job(job_id: JobID, caller: JobsWriter, session: Session) -> schemas.Job:
+    """Ask a job to save its state and make room; a training goes on from there when resumed."""
+    return schemas.job(session, jobs.pause(session, caller.tenant_id, job_id))
+
+
+@router.post(
+    "/{job_id}/resume",
+    status_code=202,
+    dependencies=[Depends(documented_key)],
+    responses=documented(NotFoundError, ConflictError),
+)
+def resume_job(job_id: JobID, caller: JobsWriter, session: Session) -> schemas.Job:
+    """Queue a paused job again."""
+    return schemas.job(session, jobs.resume(session, caller.tenant_id, job_id))

@@ -5,8 +5,9 @@ from datetime import datetime
 from pydantic import BaseModel, Field, JsonValue
 from sqlalchemy.orm import Session
 
-from app import jobs, resources, tables
+from app import resources, scheduling, tables
 from app.jobs import Kind, Status
+from app.scheduling import Wait
 
 
 class Error(BaseModel):
@@ -19,8 +20,14 @@ class Error(BaseModel):
 class QueueState(BaseModel):
     """Where a queued job stands."""
 
-    position: int = Field(description="Jobs of the same kind before this one; 0 is next.")
-    waiting_for: str = Field(description="`workers_busy`, or `worker` when none is at work.")
+    position: int = Field(
+        description="Jobs of the same kind before this one; 0 is next. Tenants take turns."
+    )
+    waiting_for: Wait = Field(
+        description="`workers_busy`; `no_worker`: none is there that takes this kind;"
+        " `tenant_limit`: as many of yours are running as may; `retry_delay`: a part of the service"
+        " did not answer and is given time."
+    )
 
 
 class Progress(BaseModel):
@@ -41,7 +48,9 @@ class Attempt(BaseModel):
     started_at: datetime
     ended_at: datetime | None
     outcome: str | None = Field(
-        description="`succeeded`, `failed`, `cancelled`, `preempted`, `worker_lost`, `unavailable`."
+        description="`succeeded`, `failed`, `cancelled`, `paused`; `preempted`: the worker had to"
+        " leave; `worker_lost`: it was silent; `killed`: its process was; `oom`; `disk_full`;"
+        " `unavailable`: a part of the service did not answer."
     )
     resumed_from: str | None = Field(description="The checkpoint that it went on from.")
 
@@ -75,15 +84,12 @@ class Event(BaseModel):
 
 def job(session: Session, row: tables.Job) -> Job:
     """Show a job's row."""
-    queued = row.status == Status.QUEUED
-    position = jobs.queue_position(session, row) if queued else 0
+    place = scheduling.place(session, row) if row.status == Status.QUEUED else None
     return Job(
         id=row.id,
         kind=Kind(row.kind),
         status=Status(row.status),
-        queue=QueueState(position=position, waiting_for=jobs.waiting_for(session, row))
-        if queued
-        else None,
+        queue=QueueState.model_validate(place, from_attributes=True) if place else None,
         progress=Progress.model_validate(row.progress) if row.progress else None,
         attempt=row.attempt,
         attempts=[

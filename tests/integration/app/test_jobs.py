@@ -7,13 +7,12 @@ from datetime import timedelta
 
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.orm import Session
 
 from app import jobs
-from app.database import Database
 from app.errors import ConflictError, LeaseLostError, NotFoundError, TooManyJobsError
 from app.jobs import AttemptOutcome, Claim, Kind, NewEvent, Status
 from app.parts import Parts
-from app.queue import Queue
 from app.tables import Attempt, Job, JobEvent, now
 
 NewJob = Callable[..., str]
@@ -49,21 +48,9 @@ def _expire(parts: Parts, job_id: str) -> None:
         )
 
 
-def _age(parts: Parts, job_id: str, seconds: float) -> None:
-    with parts.database.transaction() as session:
-        session.execute(
-            update(Job).where(Job.id == job_id).values(sent_at=now() - timedelta(seconds=seconds))
-        )
-
-
 def _reap(parts: Parts, max_attempts: int = 3) -> int:
     with parts.database.transaction() as session:
         return jobs.reap(session, max_attempts=max_attempts)
-
-
-def _sweep(parts: Parts) -> int:
-    with parts.database.transaction() as session:
-        return jobs.sweep(session)
 
 
 def _cancel(parts: Parts, job_id: str) -> Job:
@@ -212,7 +199,9 @@ def test_job_that_is_lost_too_often_fails_with_the_reason(
         assert _reap(parts) == 1
     job = _job(parts, job_id)
     assert (job.status, job.error_code) == (Status.FAILED, "worker_lost")
-    assert job.error_detail == "3 attempts were lost; the last was number 3"
+    assert job.error_detail == (
+        "the worker was lost, 3 times at the same point; the last attempt was number 3"
+    )
     assert job.finished_at is not None
     assert _outcomes(parts, job_id) == [AttemptOutcome.WORKER_LOST] * 3
     assert sent(QUEUE) == 3
@@ -268,14 +257,174 @@ def test_preemption_is_not_counted_as_loss(parts: Parts, new_job: NewJob, claim:
     assert _outcomes(parts, job_id) == [AttemptOutcome.PREEMPTED] * 5
 
 
-def test_unavailable_part_is_counted_as_loss(parts: Parts, new_job: NewJob, claim: Take) -> None:
+def test_loss_at_a_later_checkpoint_is_counted_anew(
+    parts: Parts, new_job: NewJob, claim: Take
+) -> None:
     job_id = new_job()
+    for number in range(9):
+        claimed = claim(job_id)
+        with parts.database.transaction() as session:
+            jobs.note_resume(session, claimed, f"ckp_{number // 2}")
+        _expire(parts, job_id)
+        _reap(parts)
+        assert _job(parts, job_id).status == Status.QUEUED
     for _ in range(2):
         claimed = claim(job_id)
         with parts.database.transaction() as session:
-            jobs.release(session, claimed, AttemptOutcome.UNAVAILABLE, max_attempts=2)
-    job = _job(parts, job_id)
+            jobs.note_resume(session, claimed, "ckp_4")
+        _expire(parts, job_id)
+        _reap(parts)
+    assert _job(parts, job_id).error_code == "worker_lost"
+
+
+def _release(parts: Parts, claimed: Claim, outcome: AttemptOutcome) -> Job:
+    with parts.database.transaction() as session:
+        jobs.release(session, claimed, outcome, max_attempts=3)
+    return _job(parts, claimed.job_id)
+
+
+@pytest.mark.parametrize("outcome", [AttemptOutcome.KILLED, AttemptOutcome.DISK_FULL])
+def test_lost_process_is_tried_three_times(
+    parts: Parts, new_job: NewJob, claim: Take, outcome: AttemptOutcome
+) -> None:
+    job_id = new_job()
+    for _ in range(2):
+        assert _release(parts, claim(job_id), outcome).status == Status.QUEUED
+    job = _release(parts, claim(job_id), outcome)
+    assert (job.status, job.error_code) == (Status.FAILED, outcome.value)
+    assert _outcomes(parts, job_id) == [outcome] * 3
+
+
+def test_missing_part_is_waited_for_longer_and_longer(
+    parts: Parts, new_job: NewJob, claim: Take, sent: Sent
+) -> None:
+    job_id, waits_s = new_job(), []
+    for _ in range(jobs.MAX_UNAVAILABLE - 1):
+        job = _release(parts, claim(job_id), AttemptOutcome.UNAVAILABLE)
+        assert job.ready_at is not None
+        waits_s.append(round((job.ready_at - now()).total_seconds(), -1))
+    assert waits_s[:7] == [10, 20, 40, 80, 160, 320, 600]
+    assert sum(waits_s) > 3000
+    assert sent(QUEUE) == 1, "what must wait is not sent"
+    job = _release(parts, claim(job_id), AttemptOutcome.UNAVAILABLE)
     assert (job.status, job.error_code) == (Status.FAILED, "unavailable")
+
+
+@pytest.mark.parametrize(
+    ("code", "outcome"),
+    [
+        ("out_of_memory", AttemptOutcome.OUT_OF_MEMORY),
+        ("disk_full", AttemptOutcome.DISK_FULL),
+        ("no_images", AttemptOutcome.FAILED),
+    ],
+)
+def test_attempt_tells_why_it_failed(
+    parts: Parts, new_job: NewJob, claim: Take, code: str, outcome: AttemptOutcome
+) -> None:
+    job_id = new_job()
+    claimed = claim(job_id)
+    with parts.database.transaction() as session:
+        jobs.finish(session, claimed, Status.FAILED, error=(code, "for a reason"))
+    assert _outcomes(parts, job_id) == [outcome]
+    assert _job(parts, job_id).error_code == code
+
+
+def _ask(
+    parts: Parts, job_id: str, what: Callable[[Session, str, str], Job] = jobs.pause
+) -> Status:
+    with parts.database.transaction() as session:
+        return Status(what(session, session.get_one(Job, job_id).tenant_id, job_id).status)
+
+
+def test_waiting_job_is_paused_at_once_and_not_claimed(parts: Parts, new_job: NewJob) -> None:
+    job_id = new_job()
+    assert [_ask(parts, job_id) for _ in range(2)] == [Status.PAUSED] * 2
+    with parts.database.transaction() as session:
+        assert jobs.claim(session, job_id, owner="test", lease_s=60) is None
+
+
+def test_running_job_is_paused_once_its_worker_has_left(
+    parts: Parts, new_job: NewJob, claim: Take, sent: Sent
+) -> None:
+    job_id = new_job()
+    claimed = claim(job_id)
+    assert [_ask(parts, job_id) for _ in range(2)] == [Status.PAUSING] * 2
+    job = _release(parts, claimed, AttemptOutcome.PREEMPTED)
+    assert (job.status, job.lease_until, job.finished_at) == (Status.PAUSED, None, None)
+    assert _outcomes(parts, job_id) == [AttemptOutcome.PAUSED]
+    before = sent(QUEUE)
+    assert [_ask(parts, job_id, jobs.resume) for _ in range(2)] == [Status.QUEUED] * 2
+    assert sent(QUEUE) == before + 1
+    assert claim(job_id).attempt == 2
+    assert _ask(parts, job_id, jobs.resume) == Status.RUNNING
+    told = ["queued", "running", "pausing", "paused", "queued", "running"]
+    assert _statuses(parts, job_id) == told
+
+
+def test_worker_that_is_lost_while_it_pauses_leaves_a_paused_job(
+    parts: Parts, new_job: NewJob, claim: Take
+) -> None:
+    job_id = new_job()
+    claim(job_id)
+    _ask(parts, job_id)
+    _expire(parts, job_id)
+    assert _reap(parts) == 1
+    assert _job(parts, job_id).status == Status.PAUSED
+    assert _outcomes(parts, job_id) == [AttemptOutcome.WORKER_LOST]
+
+
+def test_job_that_ends_while_it_pauses_has_ended(
+    parts: Parts, new_job: NewJob, claim: Take
+) -> None:
+    job_id = new_job()
+    claimed = claim(job_id)
+    _ask(parts, job_id)
+    with parts.database.transaction() as session:
+        jobs.finish(session, claimed, Status.SUCCEEDED)
+    with pytest.raises(ConflictError, match="succeeded"):
+        _ask(parts, job_id, jobs.resume)
+
+
+def test_job_that_saves_its_state_is_not_resumed_yet(
+    parts: Parts, new_job: NewJob, claim: Take
+) -> None:
+    job_id = new_job()
+    claim(job_id)
+    _ask(parts, job_id)
+    with pytest.raises(ConflictError, match="still saving"):
+        _ask(parts, job_id, jobs.resume)
+
+
+def test_paused_job_is_cancelled_at_once(parts: Parts, new_job: NewJob) -> None:
+    job_id = new_job()
+    _ask(parts, job_id)
+    assert _cancel(parts, job_id).status == Status.CANCELLED
+
+
+def test_pausing_job_can_be_cancelled_instead(parts: Parts, new_job: NewJob, claim: Take) -> None:
+    job_id = new_job()
+    claimed = claim(job_id)
+    _ask(parts, job_id)
+    assert _cancel(parts, job_id).status == Status.CANCELLING
+    with pytest.raises(ConflictError, match="cancelling"):
+        _ask(parts, job_id)
+    assert _release(parts, claimed, AttemptOutcome.PREEMPTED).status == Status.CANCELLED
+
+
+@pytest.mark.parametrize("what", [jobs.pause, jobs.resume])
+@pytest.mark.parametrize("status", jobs.FINAL)
+def test_ended_job_is_neither_paused_nor_resumed(
+    parts: Parts,
+    new_job: NewJob,
+    claim: Take,
+    what: Callable[[Session, str, str], Job],
+    status: Status,
+) -> None:
+    claimed = claim(new_job())
+    with parts.database.transaction() as session:
+        jobs.finish(session, claimed, status)
+    with pytest.raises(ConflictError, match=status):
+        _ask(parts, claimed.job_id, what)
 
 
 def test_released_job_that_was_being_cancelled_is_cancelled(
@@ -424,71 +573,6 @@ def test_rollback_sends_nothing(parts: Parts, tenant_id: str, sent: Sent) -> Non
     with pytest.raises(ZeroDivisionError):
         create_and_fail()
     assert sent(QUEUE) == 0
-
-
-def test_without_broker_the_job_is_committed_and_sent_by_a_later_sweep(
-    parts: Parts, tenant_id: str, sent: Sent
-) -> None:
-    queue = Queue("redis://127.0.0.1:9/0")  # the discard port: nothing listens
-    database = Database(
-        parts.settings.database_url.get_secret_value(), deliver=queue.send, pool_size=1
-    )
-    with database.transaction() as session:
-        job_id = jobs.create(
-            session, tenant_id=tenant_id, kind=Kind.INGEST, resource_id="nothing"
-        ).id
-    database.close()
-    queue.close()
-    assert _job(parts, job_id).status == Status.QUEUED
-    assert _sweep(parts) == 0
-    _age(parts, job_id, jobs.RESEND_AFTER_S)
-    assert _sweep(parts) == 1
-    assert sent(QUEUE) == 1
-
-
-def test_sweep_waits_twice_as_long_each_time(parts: Parts, new_job: NewJob) -> None:
-    job_id = new_job()
-    for wait_s in (30, 60, 120, 240):
-        _age(parts, job_id, wait_s - 1)
-        assert _sweep(parts) == 0
-        _age(parts, job_id, wait_s)
-        assert _sweep(parts) == 1
-
-
-def test_sweep_leaves_what_runs(parts: Parts, new_job: NewJob, claim: Take) -> None:
-    job_id = new_job()
-    claim(job_id)
-    _age(parts, job_id, 10_000)
-    assert _sweep(parts) == 0
-
-
-def test_two_sweeps_send_once(parts: Parts, new_job: NewJob, sent: Sent) -> None:
-    for _ in range(10):
-        _age(parts, new_job(), 31)
-    start = threading.Barrier(2)
-
-    def race(_: int) -> int:
-        start.wait()
-        return _sweep(parts)
-
-    with ThreadPoolExecutor(2) as pool:
-        assert sum(pool.map(race, range(2))) == 10
-    assert sent(QUEUE) == 20
-
-
-def test_position_counts_earlier_jobs_of_the_kind(
-    parts: Parts, new_job: NewJob, claim: Take
-) -> None:
-    new_job(Kind.TRAIN)
-    first, second = new_job(), new_job()
-    with parts.database.transaction() as session:
-        rows = [session.get_one(Job, job_id) for job_id in (first, second)]
-        assert sorted(jobs.queue_position(session, row) for row in rows) == [0, 1]
-        assert jobs.waiting_for(session, rows[1]) == "worker"
-    claim(first)
-    with parts.database.transaction() as session:
-        assert jobs.queue_position(session, rows[1]) == 0
-        assert jobs.waiting_for(session, rows[1]) == "workers_busy"
 
 
 def test_resumed_checkpoint_is_noted_on_the_attempt(

@@ -149,8 +149,9 @@ def test_failure_with_a_reason_is_the_job_s(parts: Parts, new_job: NewJob, stub:
 @pytest.mark.parametrize(
     ("code", "error"),
     [
-        ("os.kill(os.getpid(), signal.SIGKILL)", "out_of_memory"),
         ("sys.exit(3)", "internal"),
+        ("sys.exit(74)", "disk_full"),
+        ("os.kill(os.getpid(), signal.SIGSEGV)", "internal"),
         ("raise ValueError('MUELLER^HANS')", "internal"),
         ("(folder / 'result.json').write_text('{')", "internal"),
     ],
@@ -164,6 +165,32 @@ def test_process_that_dies_without_a_result(
     job = _job(parts, job_id)
     assert (job.status, job.error_code) == (Status.FAILED, error)
     assert "MUELLER" not in str(job.error_detail)
+
+
+@pytest.mark.parametrize(
+    ("counts", "status", "outcome"),
+    [
+        ((7, 7), Status.QUEUED, "killed"),
+        ((None, None), Status.QUEUED, "killed"),
+        ((7, 8), Status.FAILED, "oom"),
+    ],
+)
+def test_killed_process_ran_out_of_memory_if_the_kernel_says_so(
+    parts: Parts,
+    new_job: NewJob,
+    stub: Stub,
+    monkeypatch: pytest.MonkeyPatch,
+    counts: tuple[int | None, ...],
+    status: Status,
+    outcome: str,
+) -> None:
+    said = iter(counts)
+    monkeypatch.setattr("worker.child.oom_kill_count", lambda: next(said))
+    stub("os.kill(os.getpid(), signal.SIGKILL)")
+    job_id = new_job()
+    _run(parts, job_id)
+    job = _job(parts, job_id)
+    assert (job.status, job.attempts[0].outcome) == (status, outcome)
 
 
 def _cancel(parts: Parts, job_id: str) -> None:

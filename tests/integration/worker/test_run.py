@@ -1,5 +1,6 @@
 """How an attempt ends is settled once for all tasks, whatever ends it."""
 
+import errno
 import os
 import time
 from collections.abc import Callable
@@ -13,11 +14,11 @@ from sqlalchemy.exc import OperationalError
 
 from app import jobs
 from app.errors import LeaseLostError, UnavailableError
-from app.jobs import NewEvent, Status
+from app.jobs import AttemptOutcome, NewEvent, Status
 from app.parts import Parts
 from app.tables import Job, now
 from worker import scratch
-from worker.run import JobFailedError, Run, Stop, StoppedError, attempt
+from worker.run import AttemptLostError, JobFailedError, Run, Stop, StoppedError, attempt
 
 NewJob = Callable[..., str]
 
@@ -43,6 +44,11 @@ def _lose(parts: Parts, job_id: str) -> None:
         session.execute(update(Job).where(Job.id == job_id).values(lease_until=long_ago))
     with parts.database.transaction() as session:
         assert jobs.reap(session, max_attempts=3) == 1
+
+
+def _make_ready(parts: Parts, job_id: str) -> None:
+    with parts.database.transaction() as session:
+        session.get_one(Job, job_id).ready_at = None
 
 
 def _await_stop(run: Run, timeout_s: float = 10) -> Stop:
@@ -203,16 +209,78 @@ def test_end_after_a_lost_lease_changes_nothing(
         UnavailableError("not now"),
     ],
 )
-def test_part_that_does_not_answer_costs_an_attempt_of_three(
+def test_part_that_does_not_answer_is_given_time(
     parts: Parts, new_job: NewJob, error: Exception
+) -> None:
+    job_id = new_job()
+    _work(parts, job_id, _raise(error))
+    job = _job(parts, job_id)
+    assert job.status == Status.QUEUED
+    assert job.ready_at is not None
+    assert job.ready_at > now() + timedelta(seconds=5)
+    assert _outcomes(parts, job_id) == ["unavailable"]
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (AttemptLostError(AttemptOutcome.KILLED), "killed"),
+        (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
+        (OSError(errno.EDQUOT, "Quota exceeded"), "disk_full"),
+    ],
+)
+def test_attempt_that_is_no_fault_of_the_work_is_tried_again(
+    parts: Parts, new_job: NewJob, error: Exception, outcome: str
 ) -> None:
     job_id = new_job()
     for _ in range(parts.settings.max_attempts):
         assert _job(parts, job_id).status == Status.QUEUED
+        _make_ready(parts, job_id)
         _work(parts, job_id, _raise(error))
     job = _job(parts, job_id)
-    assert (job.status, job.error_code) == (Status.FAILED, "unavailable")
-    assert _outcomes(parts, job_id) == ["unavailable"] * 3
+    assert (job.status, job.error_code) == (Status.FAILED, outcome)
+    assert _outcomes(parts, job_id) == [outcome] * 3
+
+
+def test_paused_work_ends_paused(parts: Parts, new_job: NewJob, tenant_id: str) -> None:
+    job_id = new_job()
+
+    def work(run: Run) -> None:
+        with parts.database.transaction() as session:
+            jobs.pause(session, tenant_id, job_id)
+        assert _await_stop(run) is Stop.PAUSED
+        run.check_stop()
+
+    _work(parts, job_id, work)
+    assert _job(parts, job_id).status == Status.PAUSED
+    assert _outcomes(parts, job_id) == ["paused"]
+
+
+def test_message_starts_the_job_whose_turn_it_is(parts: Parts, new_job: NewJob) -> None:
+    first, second = new_job(), new_job()
+    with attempt(parts, second) as run:
+        assert run is not None
+        assert run.claim.job_id == first
+
+
+def test_message_of_a_job_that_is_gone_starts_nothing(parts: Parts, new_job: NewJob) -> None:
+    new_job()
+    with attempt(parts, "job_gone") as run:
+        assert run is None
+
+
+def test_loss_of_the_lease_has_the_storage_tidied(parts: Parts, new_job: NewJob) -> None:
+    job_id = new_job()
+
+    def work(run: Run) -> None:
+        _lose(parts, job_id)
+        _await_stop(run)
+        with parts.database.transaction() as session:
+            session.get_one(Job, job_id).tidied_at = now()
+        run.check_stop()
+
+    _work(parts, job_id, work)
+    assert _job(parts, job_id).tidied_at is None
 
 
 def test_lease_is_renewed_while_the_work_lasts(parts: Parts, new_job: NewJob) -> None:
@@ -248,13 +316,13 @@ def test_lease_is_renewed_while_the_work_saves_what_it_has(parts: Parts, new_job
 
 
 def test_start_removes_what_dead_workers_left_and_no_more(scratch_folder: Path) -> None:
-    dead, alive = scratch_folder / "run-4194305-job_1-x", scratch_folder / "run-1-job_2-x"
-    own = scratch_folder / f"run-{os.getpid()}-job_3-x"
+    dead, alive = scratch_folder / "run-4194305-1-x", scratch_folder / "run-1-1-x"
+    own = scratch_folder / f"run-{os.getpid()}-1-x"
     for folder in (dead, alive, own):
         folder.mkdir()
         (folder / "packed").write_bytes(b"x")
     (scratch_folder / f"drain-{os.getpid()}").touch()
-    scratch.clean(scratch_folder)
+    scratch.begin(scratch_folder)
     assert [path.name for path in scratch_folder.iterdir()] == [alive.name]
 
 

@@ -1,35 +1,42 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from worker import scratch
+
+DEAD = 4194305
+"""Above the largest process id."""
 
 
 def test_run_folder_is_private_and_named_for_its_worker(tmp_path: Path) -> None:
-    folder = scratch.new_run_folder(tmp_path / "deep" / "scratch", "job_1")
-    assert folder.name.startswith(f"run-{os.getppid()}-job_1-")
+    folder = scratch.new_run_folder(tmp_path / "deep" / "scratch")
+    assert folder.name.startswith(f"run-{os.getppid()}-{os.getpid()}-")
     assert folder.stat().st_mode & 0o777 == 0o700
     assert folder.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_two_attempts_have_two_folders(tmp_path: Path) -> None:
-    assert len({scratch.new_run_folder(tmp_path, "job_1") for _ in range(2)}) == 2
+    assert len({scratch.new_run_folder(tmp_path) for _ in range(2)}) == 2
 
 
-def test_folder_of_a_dead_worker_is_removed(tmp_path: Path) -> None:
-    (tmp_path / "run-4194305-job_1-x").mkdir()  # above the largest process id
+@pytest.mark.parametrize("processes", [f"{DEAD}-{DEAD}", f"{DEAD}-1", f"1-{DEAD}"])
+def test_folder_of_a_dead_process_is_removed(tmp_path: Path, processes: str) -> None:
+    (tmp_path / f"run-{processes}-x").mkdir()
     scratch.clean(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
 def test_folder_of_a_living_worker_stays(tmp_path: Path) -> None:
-    folder = scratch.new_run_folder(tmp_path, "job_1")
+    folder = scratch.new_run_folder(tmp_path)
     scratch.clean(tmp_path)
     assert folder.exists()
 
 
-def test_clean_forgets_the_flag_of_an_earlier_process_of_this_number(tmp_path: Path) -> None:
+def test_start_forgets_an_earlier_process_of_this_number(tmp_path: Path) -> None:
     scratch.raise_drain_flag(tmp_path)
-    scratch.clean(tmp_path)
+    (tmp_path / f"run-{os.getpid()}-1-x").mkdir()
+    scratch.begin(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,0 +1,121 @@
+"""Which job is next: the tenants take turns, and none has more running than it may.
+
+A message on the broker only wakes a worker; the worker then takes the job whose turn it is, so a
+message that is lost, late or doubled changes nothing. `top_up` replaces what was lost.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from sqlalchemy import Subquery, func, select
+from sqlalchemy.orm import Session
+
+from app import jobs, queue, workers
+from app.jobs import OWNED, TASKS, Claim, Kind, Status
+from app.tables import Job, Tenant, now
+
+_CANDIDATES = 5
+"""Some of them may be cancelled while they are looked at."""
+
+
+class Wait(StrEnum):
+    """What a queued job waits for."""
+
+    NO_WORKER = "no_worker"
+    WORKERS_BUSY = "workers_busy"
+    TENANT_LIMIT = "tenant_limit"
+    RETRY_DELAY = "retry_delay"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a queued job stands in the line of its kind."""
+
+    position: int
+    """Jobs before it; 0 is next."""
+    waiting_for: Wait
+
+
+def claim_next(session: Session, kind: Kind, *, owner: str, lease_s: float) -> Claim | None:
+    """Start an attempt at the job of `kind` whose turn it is; None if none may be started."""
+    # Two claims at once could both see room below a tenant's limit.
+    session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"claim {kind}"))))
+    line = _line(kind)
+    turn = select(line.c.id).where(line.c.may_start).order_by(line.c.position).limit(_CANDIDATES)
+    for job_id in session.scalars(turn).all():
+        claimed = jobs.claim(session, job_id, owner=owner, lease_s=lease_s)
+        if claimed is not None:
+            return claimed
+    return None
+
+
+def place(session: Session, job: Job) -> Place:
+    """Say where a queued job stands and what it waits for."""
+    line = _line(Kind(job.kind))
+    found = session.execute(select(line).where(line.c.id == job.id)).one_or_none()
+    if found is None:  # claimed just now
+        return Place(0, Wait.WORKERS_BUSY)
+    if not found.is_ready:
+        reason = Wait.RETRY_DELAY
+    elif not found.may_start:
+        reason = Wait.TENANT_LIMIT
+    elif not workers.listens(session, queue.QUEUES[TASKS[Kind(job.kind)]]):
+        reason = Wait.NO_WORKER
+    else:
+        reason = Wait.WORKERS_BUSY
+    return Place(found.position, reason)
+
+
+def top_up(session: Session, sender: queue.Queue) -> int:
+    """Send what may be started and has no message, because the broker was down or was flushed.
+
+    Returns:
+        How many messages were sent.
+
+    Raises:
+        kombu.exceptions.OperationalError: if the broker does not answer.
+    """
+    sent = 0
+    for kind, task in TASKS.items():
+        line = _line(kind)
+        ready = select(line.c.id).where(line.c.may_start).order_by(line.c.position)
+        waiting = session.scalars(ready).all()
+        for job_id in waiting[sender.length(task) :]:
+            queue.enqueue(session, task, job_id)
+            sent += 1
+    return sent
+
+
+def _line(kind: Kind) -> Subquery:
+    """Return the queued jobs of a kind with their position, and whether each may start.
+
+    A tenant's first waiting job goes after as many rounds as the tenant has jobs running, its
+    second one round later; within a round, the older one first.
+    """
+    running = (
+        select(Job.tenant_id, func.count().label("count"))
+        .where(Job.kind == kind, Job.status.in_(OWNED))
+        .group_by(Job.tenant_id)
+        .subquery()
+    )
+    is_ready = func.coalesce(Job.ready_at <= now(), True)
+    turn = func.row_number().over(partition_by=(Job.tenant_id, is_ready), order_by=Job.id) - 1
+    rounds = (
+        select(
+            Job.id,
+            is_ready.label("is_ready"),
+            (turn + func.coalesce(running.c.count, 0)).label("round"),
+            Tenant.max_running,
+        )
+        .join(Tenant, Tenant.id == Job.tenant_id)
+        .outerjoin(running, running.c.tenant_id == Job.tenant_id)
+        .where(Job.kind == kind, Job.status == Status.QUEUED)
+        .subquery()
+    )
+    order = (rounds.c.is_ready.desc(), rounds.c.round, rounds.c.id)
+    return select(
+        rounds.c.id,
+        rounds.c.is_ready,
+        (rounds.c.is_ready & (rounds.c.round < rounds.c.max_running)).label("may_start"),
+        (func.row_number().over(order_by=order) - 1).label("position"),
+    ).subquery()

@@ -1,0 +1,46 @@
+"""Who is at work: each worker says every few seconds that it is there and what it takes."""
+
+from datetime import timedelta
+
+from sqlalchemy import DateTime, delete, func, select
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
+
+from app.tables import Worker
+
+SIGN_INTERVAL_S = 5.0
+SILENT_AFTER = timedelta(seconds=30)
+"""A worker that says nothing for so long is not counted on."""
+FORGOTTEN_AFTER = timedelta(hours=1)
+
+# By the database's clock, as leases are: those of workers may differ.
+_NOW = func.clock_timestamp(type_=DateTime(timezone=True))
+
+
+def sign(session: Session, name: str, queues: list[str], slots: int) -> None:
+    """Say that the worker called `name` takes up to `slots` tasks of `queues` at a time."""
+    values = {"queues": queues, "slots": slots, "seen_at": _NOW}
+    session.execute(
+        insert(Worker)
+        .values(name=name, **values)
+        .on_conflict_do_update(index_elements=["name"], set_=values)
+    )
+
+
+def sign_off(session: Session, name: str) -> None:
+    """Say that the worker takes no more tasks."""
+    session.execute(delete(Worker).where(Worker.name == name))
+
+
+def listens(session: Session, queue: str) -> bool:
+    """Tell whether a worker that is there takes tasks of `queue`."""
+    found = select(Worker.name).where(
+        Worker.queues.contains([queue]), Worker.seen_at > _NOW - SILENT_AFTER
+    )
+    return session.scalars(found.limit(1)).first() is not None
+
+
+def forget_silent(session: Session) -> int:
+    """Remove workers that ended without a word; return how many."""
+    gone = delete(Worker).where(Worker.seen_at < _NOW - FORGOTTEN_AFTER)
+    return len(session.scalars(gone.returning(Worker.name)).all())

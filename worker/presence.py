@@ -1,0 +1,56 @@
+"""A worker's main process says every few seconds that it is there, and keeps its scratch clean."""
+
+import os
+from typing import Any
+
+import structlog
+
+from app import workers
+from app.database import Database
+from app.settings import Settings
+from worker import scratch
+from worker.run import DATABASE_ERRORS
+
+log = structlog.get_logger()
+_CLEAN_INTERVAL_S = 60.0
+
+
+class Presence:
+    """The signs of life of one worker, given by the event loop of its main process.
+
+    Not by a thread: the processes of the pool are forked from this one, at any time.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Say nothing yet."""
+        # A connection is opened for each sign, so that no process of the pool inherits one.
+        url = settings.database_url.get_secret_value()
+        self._database = Database(url, pool_size=0)
+        self._scratch = settings.scratch
+        self._name = ""
+        self._queues: list[str] = []
+        self._slots = 0
+
+    def begin(self, consumer: Any) -> None:
+        """Say that the worker of Celery's `consumer` is there, now and from now on."""
+        self._name = f"{consumer.hostname}:{os.getpid()}"
+        self._queues = sorted(queue.name for queue in consumer.task_consumer.queues)
+        self._slots = consumer.controller.concurrency
+        consumer.timer.call_repeatedly(workers.SIGN_INTERVAL_S, self._sign)
+        consumer.timer.call_repeatedly(_CLEAN_INTERVAL_S, lambda: scratch.clean(self._scratch))
+        self._sign()
+
+    def end(self) -> None:
+        """Say that the worker takes no more tasks."""
+        try:
+            with self._database.transaction() as session:
+                workers.sign_off(session, self._name)
+        except DATABASE_ERRORS:
+            log.warning("sign_off_failed")  # it will be taken for gone when it is silent
+
+    def _sign(self) -> None:
+        try:
+            with self._database.transaction() as session:
+                workers.sign(session, self._name, self._queues, self._slots)
+        except DATABASE_ERRORS as error:
+            log.warning("sign_failed", error=type(error).__name__)
