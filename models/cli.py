@@ -15,6 +15,7 @@ from pydantic import JsonValue
 
 from models.progress import FolderProgress, Progress, Stopped
 from models.run_folder import (
+    EXIT_DISK_FULL,
     IngestSpec,
     Kind,
     Outcome,
@@ -26,6 +27,9 @@ from models.run_folder import (
     UserError,
     write_json,
 )
+
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", f"(os error {errno.ENOMEM})")
 
 
 def main(arguments: list[str]) -> int:
@@ -61,7 +65,12 @@ def run(kind: Kind, run_dir: Path) -> int:
                 code="internal", detail=f"the run ended unexpectedly: {type(error).__name__}"
             )
         result = Result(outcome=Outcome.FAILED, error=named)
-    write_json(run_dir / "result.json", result.model_dump(mode="json"))
+    try:
+        write_json(run_dir / "result.json", result.model_dump(mode="json"))
+    except OSError as error:
+        if not _is_disk_full(error):
+            raise
+        return EXIT_DISK_FULL
     return status
 
 
@@ -91,21 +100,30 @@ def _name(error: Exception) -> RunError | None:
     """Return the failure that a user can act on, or None for a fault of ours."""
     if isinstance(error, UserError):
         return RunError(code=error.code, detail=error.detail)
-    if isinstance(error, MemoryError) or _is_torch_out_of_memory(error):
+    if _is_disk_full(error):
+        return RunError(code="disk_full", detail="the disk of the worker is full")
+    if _is_out_of_memory(error):
         return RunError(
             code="out_of_memory",
             detail="the machine has too little memory: lower batch_size, image_size or channels",
         )
-    if isinstance(error, OSError) and error.errno in {errno.ENOSPC, errno.EDQUOT}:
-        return RunError(code="disk_full", detail="the disk of the worker is full")
     return None
 
 
-def _is_torch_out_of_memory(error: Exception) -> bool:
+def _is_disk_full(error: Exception) -> bool:
+    """Tell by number, or by text where a library written in Rust raises an error of its own."""
+    if isinstance(error, OSError):
+        return error.errno in _DISK_FULL
+    return any(f"(os error {number})" in str(error) for number in _DISK_FULL)
+
+
+def _is_out_of_memory(error: Exception) -> bool:
     """Tell by name, because torch may never have been imported; on a CPU it is a RuntimeError."""
-    return type(error).__name__ == "OutOfMemoryError" or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if isinstance(error, OSError):
+        return error.errno == errno.ENOMEM
+    return any(sign in str(error) for sign in _OUT_OF_MEMORY)
 
 
 def _parser() -> argparse.ArgumentParser:

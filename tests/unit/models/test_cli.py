@@ -9,11 +9,12 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors import SafetensorError
 
 from models.cli import main
 from models.config import TrainingConfig
 from models.progress import Progress, Stopped
-from models.run_folder import SampleSpec, TrainSpec, UserError
+from models.run_folder import EXIT_DISK_FULL, SampleSpec, TrainSpec, UserError
 
 TINY = TrainingConfig(
     image_size=64,
@@ -82,7 +83,11 @@ def test_a_training_can_be_sampled(run_dir: Path) -> None:
         (MemoryError(), "out_of_memory"),
         (torch.OutOfMemoryError("CUDA out of memory"), "out_of_memory"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory"),
+        (RuntimeError("std::bad_alloc"), "out_of_memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out_of_memory"),
         (OSError(errno.ENOSPC, "No space left on device"), "disk_full"),
+        (OSError(errno.EFBIG, "File too large"), "disk_full"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "disk_full"),
     ],
 )
 def test_what_a_user_can_act_on_is_a_result(
@@ -92,6 +97,12 @@ def test_what_a_user_can_act_on_is_a_result(
     assert main(["train", str(run_dir)]) == 0
     assert result(run_dir)["outcome"] == "failed"
     assert result(run_dir)["error"]["code"] == code  # type: ignore[index]
+
+
+def test_full_disk_is_told_by_the_exit_status_when_the_result_has_no_room(run_dir: Path) -> None:
+    (run_dir / "result.partial").symlink_to("/dev/full")
+    assert main(["train", str(run_dir)]) == EXIT_DISK_FULL
+    assert not (run_dir / "result.json").exists()
 
 
 def test_a_fault_of_ours_names_its_class_and_keeps_its_message(
