@@ -19,9 +19,16 @@ def _parts(request: Request) -> Parts:
 ServiceParts = Annotated[Parts, Depends(_parts)]
 
 
-def _session(parts: ServiceParts) -> Iterator[SQLSession]:
+def _session(parts: ServiceParts, request: Request) -> Iterator[SQLSession]:
     with parts.database.transaction() as session:
+        request.state.session = session
         yield session
+
+
+def session_of(request: Request) -> SQLSession | None:
+    """Return the session of a request that was handled and not yet committed, if it has one."""
+    found: SQLSession | None = getattr(request.state, "session", None)
+    return found
 
 
 # Scope "function": committed before the answer is sent, so that an answer is never a lie.

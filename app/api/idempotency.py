@@ -1,31 +1,36 @@
 """The same `Idempotency-Key` and body on a POST returns the first answer again.
 
 The key is claimed in a transaction of its own before the request is carried out, so that of two
-equal requests at once only one is. Refused requests changed nothing and free their key.
+equal requests at once only one is. The answer is kept in the transaction that carries it out: a
+process that is killed leaves both or neither. Refused requests changed nothing and free their key.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Awaitable, Callable
-from datetime import timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Annotated
 
 from fastapi import Header, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.routing import APIRoute
-from sqlalchemy import delete, update
+from sqlalchemy import ColumnElement, delete, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.orm import Session
 
 from app.api.auth import authenticate
 from app.api.bodies import limited
+from app.api.dependencies import session_of
 from app.database import Database
 from app.errors import IdempotencyInFlightError, IdempotencyMismatchError
 from app.parts import Parts
 from app.tables import IdempotencyKey, now
 
-IN_FLIGHT_S = 300.0
-"""An unanswered key older than this belonged to a process that died."""
+IN_FLIGHT_S = 60.0
+"""An unanswered key older than this belonged to a process that died, or that is refused to keep
+its answer if it did not."""
 MAX_KEY_LENGTH = 255
 _KEY = re.compile(rf"[\x20-\x7e]{{1,{MAX_KEY_LENGTH}}}")
 
@@ -42,9 +47,50 @@ def documented_key(
     """Declare the header; `IdempotentRoute` reads it."""
 
 
+@dataclass(frozen=True)
+class Ticket:
+    """The right to answer the request with one Idempotency-Key."""
+
+    tenant_id: str
+    key: str
+    taken_at: datetime
+
+
 def keep_out(request: Request, field: str) -> None:
     """Store null for a field of the answer to `request`, which a replay must not show."""
     request.state.kept_out = field
+
+
+def keep(request: Request, session: Session, response: Response) -> None:
+    """Keep the answer in the transaction that did what was asked; nothing without a key.
+
+    For handlers with transactions of their own; for all others it is done when they return. They
+    may keep a better answer later.
+
+    Raises:
+        IdempotencyInFlightError: if another request took the key over meanwhile; the transaction
+            must not be committed.
+    """
+    ticket: Ticket | None = getattr(request.state, "ticket", None)
+    if ticket is None:
+        return
+    kept = {
+        name: value
+        for name, value in response.headers.items()
+        if name in ("content-type", "location")
+    }
+    body = bytes(response.body).decode()
+    kept_out = getattr(request.state, "kept_out", None)
+    if kept_out is not None:
+        body = json.dumps(json.loads(body) | {kept_out: None})
+    mine = session.scalar(
+        update(IdempotencyKey)
+        .where(*_is(ticket))
+        .values(status=response.status_code, headers=kept, body=body)
+        .returning(IdempotencyKey.key)
+    )
+    if mine is None:
+        raise IdempotencyInFlightError("it took so long that another took its place; send it again")
 
 
 class IdempotentRoute(APIRoute):
@@ -71,21 +117,27 @@ class IdempotentRoute(APIRoute):
                 )
             ).hexdigest()
             names = (principal.tenant_id, key)
-            replay = await run_in_threadpool(_claim, parts.database, names, digest)
-            if replay is not None:
-                return replay
-            response: Response | None = None
+            claimed = await run_in_threadpool(_claim, parts.database, names, digest)
+            if isinstance(claimed, Response):
+                return claimed
+            request.state.ticket = claimed
             try:
                 response = await handle(request)
-            finally:
-                kept_out = getattr(request.state, "kept_out", None)
-                await run_in_threadpool(_settle, parts.database, names, response, kept_out)
+            except BaseException:
+                await run_in_threadpool(_free, parts.database, claimed)
+                raise
+            if response.status_code >= 300:  # noqa: PLR2004 - the end of success
+                await run_in_threadpool(_free, parts.database, claimed)
+            elif (session := session_of(request)) is not None:
+                await run_in_threadpool(keep, request, session, response)
+            else:
+                await run_in_threadpool(_keep_alone, parts.database, request, response)
             return response
 
         return once
 
 
-def _claim(database: Database, names: tuple[str, str], digest: str) -> Response | None:
+def _claim(database: Database, names: tuple[str, str], digest: str) -> Ticket | Response:
     """Claim the key, or return the first answer.
 
     Raises:
@@ -103,10 +155,10 @@ def _claim(database: Database, names: tuple[str, str], digest: str) -> Response 
                 where=IdempotencyKey.status.is_(None)
                 & (IdempotencyKey.created_at < now() - timedelta(seconds=IN_FLIGHT_S)),
             )
-            .returning(IdempotencyKey.key)
+            .returning(IdempotencyKey.created_at)
         )
         if claimed is not None:
-            return None
+            return Ticket(*names, claimed)
         first = session.get(IdempotencyKey, names)
         if first is None:
             raise IdempotencyInFlightError("it was refused just now; send it again")
@@ -121,24 +173,20 @@ def _claim(database: Database, names: tuple[str, str], digest: str) -> Response 
         )
 
 
-def _settle(
-    database: Database, names: tuple[str, str], response: Response | None, kept_out: str | None
-) -> None:
-    mine = (IdempotencyKey.tenant_id == names[0], IdempotencyKey.key == names[1])
+def _keep_alone(database: Database, request: Request, response: Response) -> None:
     with database.transaction() as session:
-        if response is None or response.status_code >= 300:  # noqa: PLR2004 - the end of success
-            session.execute(delete(IdempotencyKey).where(*mine))
-            return
-        kept = {
-            name: value
-            for name, value in response.headers.items()
-            if name in ("content-type", "location")
-        }
-        body = bytes(response.body).decode()
-        if kept_out is not None:
-            body = json.dumps(json.loads(body) | {kept_out: None})
-        session.execute(
-            update(IdempotencyKey)
-            .where(*mine)
-            .values(status=response.status_code, headers=kept, body=body)
-        )
+        keep(request, session, response)
+
+
+def _free(database: Database, ticket: Ticket) -> None:
+    """Forget a claim whose request changed nothing."""
+    with database.transaction() as session:
+        session.execute(delete(IdempotencyKey).where(*_is(ticket), IdempotencyKey.status.is_(None)))
+
+
+def _is(ticket: Ticket) -> tuple[ColumnElement[bool], ...]:
+    return (
+        IdempotencyKey.tenant_id == ticket.tenant_id,
+        IdempotencyKey.key == ticket.key,
+        IdempotencyKey.created_at == ticket.taken_at,
+    )

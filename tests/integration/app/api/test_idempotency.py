@@ -4,15 +4,19 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
 from sqlalchemy import select, update
+from sqlalchemy.exc import OperationalError
 
+from app import datasets
+from app.api import idempotency
 from app.api.idempotency import IN_FLIGHT_S
 from app.api_keys import Scope
 from app.parts import Parts
-from app.tables import IdempotencyKey, now
+from app.tables import Dataset, IdempotencyKey, now
 
 BODY = {"name": "set"}
 KEY = {"Idempotency-Key": "once"}
@@ -67,6 +71,40 @@ def test_request_of_a_dead_process_is_done_again(api: httpx.Client, parts: Parts
     with parts.database.transaction() as session:
         session.execute(update(IdempotencyKey).values(status=None, created_at=long_ago))
     assert _create(api).status_code == 201
+
+
+def test_what_is_done_and_its_answer_are_committed_together(
+    api: httpx.Client, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keep = idempotency.keep
+
+    def break_off(*arguments: Any) -> None:
+        keep(*arguments)
+        raise OperationalError("COMMIT", {}, Exception("gone"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(idempotency, "keep", break_off)
+        assert _create(api).status_code == 503
+    assert _count(api) == 0
+    with parts.database.transaction() as session:
+        assert session.scalars(select(IdempotencyKey.status)).all() == [None]
+
+
+def test_request_whose_key_was_taken_over_does_nothing(
+    api: httpx.Client, parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create = datasets.create
+
+    def late(*arguments: Any, **options: Any) -> Dataset:
+        with parts.database.transaction() as session:
+            session.execute(update(IdempotencyKey).values(created_at=now()))
+        return create(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(datasets, "create", late)
+        answer = _create(api)
+    assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_in_flight")
+    assert _count(api) == 0
 
 
 @pytest.mark.parametrize("body", [{"name": ""}, {"nom": "x"}, []])
