@@ -411,10 +411,10 @@ def _give_up(session: Session, job: Job, outcome: AttemptOutcome, max_attempts: 
         )
         _emit(session, job, _status_event(Status.FAILED, code=outcome.value))
         return
-    # Where a worker is lost another goes on at once; what does not answer is given time.
-    must_wait = outcome in _REASONS and outcome != AttemptOutcome.WORKER_LOST
-    wait_s = min(_RETRY_S * 2 ** max(lost - 1, 0), _LONGEST_RETRY_S) if must_wait else 0
-    _requeue(session, job, wait_s)
+    # What is lost once is taken up at once; what does not answer, or is lost again, is given time.
+    times = lost if is_unavailable else lost - 1
+    must_wait = outcome in _REASONS and times > 0
+    _requeue(session, job, min(_RETRY_S * 2 ** (times - 1), _LONGEST_RETRY_S) if must_wait else 0)
     _emit(session, job, _status_event(Status.QUEUED, reason=outcome.value))
 
 

@@ -204,7 +204,7 @@ def test_job_that_is_lost_too_often_fails_with_the_reason(
     )
     assert job.finished_at is not None
     assert _outcomes(parts, job_id) == [AttemptOutcome.WORKER_LOST] * 3
-    assert sent(QUEUE) == 3
+    assert sent(QUEUE) == 2, "what is lost again is given time"
 
 
 def test_lost_job_that_was_being_cancelled_is_cancelled(
