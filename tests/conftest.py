@@ -4,7 +4,11 @@ from pathlib import Path
 
 import pytest
 
-REAL = {"integration": pytest.mark.integration, "e2e": pytest.mark.e2e}
+REAL = {
+    "integration": pytest.mark.integration,
+    "e2e": pytest.mark.e2e,
+    "faults": pytest.mark.faults,
+}
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
