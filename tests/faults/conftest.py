@@ -52,7 +52,7 @@ TINY = {
     "generator_channels": 16,
     "discriminator_channels": 8,
 }
-LONG = TINY | {"total_images": 1600, "snapshot_images": 160}
+LONG = TINY | {"total_images": 12_800, "snapshot_images": 1_280}
 OVERRIDES = {
     "GLIAFORGE_LEASE_S": "4",
     "GLIAFORGE_LEASE_RENEWAL_S": "1",
