@@ -162,19 +162,11 @@ def _explained() -> Iterator[None]:
 
 
 def _api(options: argparse.Namespace) -> int:
-    import uvicorn  # noqa: PLC0415 - only this command needs it
+    from app.api.server import make_server  # noqa: PLC0415
+    from app.main import create_app  # noqa: PLC0415 - only this command needs them
 
     configure_logging(settings().log_level, "api")
-    uvicorn.run(
-        "app.main:create_app",
-        factory=True,
-        host=options.host,
-        port=options.port,
-        log_config=None,  # its records go where ours go, as JSON
-        access_log=False,  # our middleware logs requests, with their ids
-        timeout_graceful_shutdown=20,
-        server_header=False,
-    )
+    make_server(create_app(), host=options.host, port=options.port).run()
     return 0
 
 

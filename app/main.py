@@ -1,7 +1,8 @@
 """Build the ASGI application: lifespan, middleware, routers, problem handlers. Wiring only."""
 
+import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -10,8 +11,10 @@ from fastapi.routing import APIRoute
 from pydantic import JsonValue
 
 from app.api import problems
+from app.api.event_stream import EventReader
 from app.api.middleware import RequestContext
 from app.api.routers import api_keys, content, datasets, generators, health, jobs, reports, samples
+from app.notices import Notices
 from app.parts import make_parts
 from app.settings import Settings, settings
 from app.telemetry import configure_logging
@@ -24,9 +27,17 @@ def create_app(values: Settings | None = None) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         known = values or settings()
         configure_logging(known.log_level, "api")
-        app.state.parts = make_parts(known)
+        parts = app.state.parts = make_parts(known)
+        reader = app.state.event_reader = EventReader(parts.database)
+        notices = app.state.notices = Notices(known.database_url.get_secret_value())
+        listener = asyncio.create_task(notices.listen())
         yield
-        app.state.parts.close()
+        notices.close()
+        listener.cancel()
+        with suppress(asyncio.CancelledError):
+            await listener
+        await reader.close()
+        parts.close()
 
     app = FastAPI(
         title="Gliaforge",

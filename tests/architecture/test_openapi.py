@@ -79,7 +79,7 @@ def test_operation_on_an_id_documents_that_it_may_be_unknown(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in OPERATIONS if name.startswith("POST")])
 def test_post_takes_an_idempotency_key(name: str) -> None:
     headers = [one["name"] for one in OPERATIONS[name]["parameters"] if one["in"] == "header"]
-    assert headers == ["idempotency-key"]
+    assert "idempotency-key" in headers
 
 
 def _schemas(node: object) -> Iterator[object]:

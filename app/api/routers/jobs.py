@@ -2,10 +2,11 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from sqlalchemy import select
 
 from app import jobs, tables
+from app.api import event_stream
 from app.api.auth import JobsReader, JobsWriter
 from app.api.dependencies import Session
 from app.api.idempotency import IdempotentRoute, documented_key
@@ -45,18 +46,44 @@ def get_job(job_id: JobID, caller: JobsReader, session: Session) -> schemas.Job:
     return schemas.job(session, jobs.get(session, caller.tenant_id, job_id))
 
 
-@router.get("/{job_id}/events", responses=documented(NotFoundError))
+@router.get(
+    "/{job_id}/events",
+    response_model=Page[schemas.Event],
+    responses=documented(NotFoundError)
+    | {
+        200: {
+            "description": "A page, or with `Accept: text/event-stream` a stream that goes on.",
+            "content": {event_stream.MEDIA_TYPE: {"schema": {"type": "string"}}},
+        },
+        204: {"description": "The job has ended and there is nothing left to stream."},
+    },
+)
 def list_job_events(
     job_id: JobID,
     caller: JobsReader,
     session: Session,
+    request: Request,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     after: AfterIndex = 0,
-) -> Page[schemas.Event]:
-    """List what a job told, oldest first, from the event numbered `after` + 1."""
+    last_event_id: Annotated[
+        str | None,
+        Header(pattern=r"^\d{1,15}$", description="Go on after this event; for streams alone."),
+    ] = None,
+) -> Page[schemas.Event] | Response:
+    """List what a job told, oldest first, from the event numbered `after` + 1; or stream it.
+
+    A stream sends each event with its number as `id`, a comment every 15 s, `reconnect` when it
+    ends after 10 minutes, and `end` when the job has ended and everything was told.
+    """
     row = jobs.get(session, caller.tenant_id, job_id)
-    events = jobs.events_after(session, row.id, after, limit + 1)
-    return page(events, limit, cursor=lambda event: event.seq, item=schemas.event)
+    if not event_stream.wants_stream(request):
+        events = jobs.events_after(session, row.id, after, limit + 1)
+        return page(events, limit, cursor=lambda event: event.seq, item=schemas.event)
+    if last_event_id is not None:
+        after = int(last_event_id)
+    if row.status in jobs.FINAL and not jobs.events_after(session, row.id, after, 1):
+        return Response(status_code=204)
+    return event_stream.respond(request, row.id, after)
 
 
 @router.post(

@@ -3,18 +3,22 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import RedirectResponse
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, RedirectResponse
 
 from app import resources, samples, tables
+from app.api import waiting
 from app.api.auth import SamplesGenerator, SamplesReader, demand
 from app.api.caching import cached_png
-from app.api.dependencies import Cascade, RequestID, ServiceParts, Session
-from app.api.idempotency import IdempotentRoute, documented_key
+from app.api.dependencies import Cascade, ServiceParts, Session
+from app.api.idempotency import IdempotentRoute, documented_key, keep
 from app.api.ids import SampleBatchID
+from app.api.middleware import request_id
 from app.api.pagination import After, AfterIndex, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import samples as schemas
-from app.api_keys import Scope
+from app.api.waiting import PreferredWait
+from app.api_keys import Principal, Scope
 from app.errors import (
     ConflictError,
     HasDerivedError,
@@ -22,8 +26,11 @@ from app.errors import (
     NotReadyError,
     TooManyJobsError,
 )
+from app.parts import Parts
 
 router = APIRouter(prefix="/v1/sample-batches", tags=["samples"], route_class=IdempotentRoute)
+MOST_WAITED_FOR = 64
+"""Images of a batch for which `Prefer: wait` is honoured."""
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 
 
@@ -31,31 +38,60 @@ _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
     "",
     status_code=202,
     dependencies=[Depends(documented_key)],
-    responses=documented(NotFoundError, ConflictError, NotReadyError, TooManyJobsError),
+    responses=documented(NotFoundError, ConflictError, NotReadyError, TooManyJobsError)
+    | {200: {"model": schemas.SampleBatch, "description": "It was waited for, and has ended."}},
 )
-def create_sample_batch(
+async def create_sample_batch(
     body: schemas.NewSampleBatch,
     caller: SamplesGenerator,
-    session: Session,
+    parts: ServiceParts,
+    request: Request,
     response: Response,
-    request_id: RequestID,
+    prefer: PreferredWait = None,
 ) -> schemas.SampleBatch:
-    """Draw synthetic images from a generator."""
-    generator = resources.get(
-        session, tables.Generator, caller.tenant_id, body.generator_id, to_derive=True
-    )
-    counts = body.counts or samples.even_counts(generator.labels, body.count or 0)
-    row = samples.create(
-        session,
-        generator,
-        checkpoint_id=body.checkpoint_id,
-        counts=counts,
-        seed=body.seed,
-        image_format=body.format,
-        request_id=request_id,
-    )
-    response.headers["Location"] = f"/v1/sample-batches/{row.id}"
-    return schemas.sample_batch(session, row)
+    """Draw synthetic images from a generator.
+
+    With `Prefer: wait=10` the answer to a request for at most 64 images waits up to 10 s for the
+    batch: 200 once it is ready or has failed, 202 if it takes longer.
+    """
+    wait_s = waiting.preferred_s(prefer)
+    made = await run_in_threadpool(_create, parts, caller, body, request)
+    response.headers["Location"] = f"/v1/sample-batches/{made.id}"
+    if wait_s is None or made.requested > MOST_WAITED_FOR or made.job is None:
+        return made
+    response.headers["Preference-Applied"] = f"wait={wait_s}"
+    if not await waiting.has_ended(request, made.job.id, wait_s):
+        return made
+    response.status_code = 200
+    return await run_in_threadpool(_read, parts, caller, made.id)
+
+
+def _create(
+    parts: Parts, caller: Principal, body: schemas.NewSampleBatch, request: Request
+) -> schemas.SampleBatch:
+    with parts.database.transaction() as session:
+        generator = resources.get(
+            session, tables.Generator, caller.tenant_id, body.generator_id, to_derive=True
+        )
+        row = samples.create(
+            session,
+            generator,
+            checkpoint_id=body.checkpoint_id,
+            counts=body.counts or samples.even_counts(generator.labels, body.count or 0),
+            seed=body.seed,
+            image_format=body.format,
+            request_id=request_id(request.scope),
+        )
+        made = schemas.sample_batch(session, row)
+        headers = {"Location": f"/v1/sample-batches/{row.id}"}
+        keep(request, session, JSONResponse(made.model_dump(mode="json"), 202, headers))
+        return made
+
+
+def _read(parts: Parts, caller: Principal, batch_id: str) -> schemas.SampleBatch:
+    with parts.database.transaction() as session:
+        row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
+        return schemas.sample_batch(session, row)
 
 
 @router.get("", responses=documented())

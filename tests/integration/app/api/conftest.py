@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, contextmanager
 
 import httpx
 import pytest
-import uvicorn
 
+from app.api.server import make_server
 from app.main import create_app
 from app.parts import Parts
 from app.settings import Settings
@@ -20,10 +20,7 @@ Serve = Callable[[Settings], AbstractContextManager[str]]
 @contextmanager
 def _serving(settings: Settings) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        config = uvicorn.Config(
-            create_app(settings), log_config=None, access_log=False, timeout_graceful_shutdown=2
-        )
-        server = uvicorn.Server(config)
+        server = make_server(create_app(settings))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:
