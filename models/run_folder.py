@@ -96,7 +96,8 @@ class SampleSpec(Frozen):
     """Draw images from the weights of a checkpoint.
 
     Outputs: `images/<label>/<index, 6 digits>.png`, `manifest.csv` with the columns
-    `file,label,index,seed,sha256`, `provenance.json`. Image `(seed, label, index)` has the same
+    `file,label,index,seed,sha256`, `provenance.json`. An event `images` with `rows` of the same
+    columns tells of each few that are complete. Image `(seed, label, index)` has the same
     pixels whatever is asked for beside it.
     """
 

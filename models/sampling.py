@@ -12,9 +12,9 @@ import platform
 import time
 import zlib
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -57,8 +57,15 @@ class _Row:
     sha256: str
 
 
-def sample(run_dir: Path, spec: SampleSpec, progress: Progress) -> dict[str, JsonValue]:
+def sample(
+    run_dir: Path,
+    spec: SampleSpec,
+    progress: Progress,
+    load: Callable[[Path, torch.device], Weights] = load_weights,
+) -> dict[str, JsonValue]:
     """Write `outputs/` as `SampleSpec` describes and return `{"counts"}`.
+
+    `load` may know generators that were loaded before.
 
     Raises:
         Stopped: when `progress` says so; what was written so far is left, without a manifest.
@@ -66,7 +73,7 @@ def sample(run_dir: Path, spec: SampleSpec, progress: Progress) -> dict[str, Jso
     """
     where = device.choose(spec.device, spec.threads)
     device.demand_repeatable_kernels()
-    weights = load_weights(run_dir / spec.weights, where)
+    weights = load(run_dir / spec.weights, where)
     for label in spec.counts:
         _demand_known(weights, label)
     outputs = run_dir / "outputs"
@@ -147,6 +154,7 @@ def _write_images(
     for rows in _write_blocks(outputs, weights, spec, progress):
         yield from rows
         written += len(rows)
+        progress.event("images", {"rows": [asdict(row) for row in rows]})
         if time.monotonic() - reported_s >= _PROGRESS_S:
             reported_s = time.monotonic()
             progress.event("progress", _speed(written, total, reported_s - started_s))

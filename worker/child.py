@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -64,45 +64,77 @@ def run_child(
         LeaseLostError: if the attempt no longer owns the job; the process is gone.
     """
     (run.folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
-    events = _Events(run, on_event)
+    events = Events(run, on_event)
     killed_before = oom_kill_count()
     with _started(run.folder, kind, memory_bytes) as process:
-        stop_by_s: float | None = None
+        stopper = Stopper(run, process)
         while process.poll() is None:
             events.follow()
-            if run.stop is not None and stop_by_s is None:
-                grace_s = 0 if run.stop is Stop.LEASE_LOST else run.parts.settings.stop_grace_s
-                stop_by_s = time.monotonic() + grace_s
-                process.send_signal(signal.SIGTERM)
-            if stop_by_s is not None and time.monotonic() > stop_by_s:
-                process.kill()
+            stopper.look()
             time.sleep(_POLL_S)
     events.finish()
     return result_of(run, process.returncode, was_short=oom_kill_count() != killed_before)
+
+
+class Stopper:
+    """Asks a process to stop when its run must, and kills it when it does not listen."""
+
+    def __init__(self, run: Run, process: subprocess.Popen[bytes]) -> None:
+        """Ask nothing yet."""
+        self._run = run
+        self._process = process
+        self._stop_by_s: float | None = None
+
+    def look(self) -> None:
+        """Do what is due."""
+        run = self._run
+        if run.stop is not None and self._stop_by_s is None:
+            grace_s = 0 if run.stop is Stop.LEASE_LOST else run.parts.settings.stop_grace_s
+            self._stop_by_s = time.monotonic() + grace_s
+            self._process.send_signal(signal.SIGTERM)
+        if self._stop_by_s is not None and time.monotonic() > self._stop_by_s:
+            self._process.kill()
+
+
+def start(
+    arguments: Sequence[str], *, stdin: int = subprocess.DEVNULL, stdout: int | None = None
+) -> subprocess.Popen[bytes]:
+    """Start `python -m models ...` in a session of its own; it does not outlive this process.
+
+    Call it from the main thread: the kernel's death signal is sent when the thread ends that
+    started the child.
+    """
+    shim = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), "-"]
+    return subprocess.Popen(
+        [*shim, sys.executable, "-m", "models", *arguments],
+        env=base_environment(),
+        start_new_session=True,
+        umask=0o077,
+        stdin=stdin,
+        stdout=stdout,
+    )
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process at once, with all that it has started."""
+    with suppress(ProcessLookupError):  # the whole group is gone
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 @contextmanager
 def _started(
     folder: Path, kind: Kind, memory_bytes: int | None
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Start the process in a session of its own; it outlives neither block nor worker."""
-    shim = [sys.executable, "-I", "-S", guard.__file__, str(os.getpid()), "-"]
-    process = subprocess.Popen(
-        [*shim, sys.executable, "-m", "models", kind.value, str(folder)],
-        env=base_environment(),
-        stdin=subprocess.DEVNULL,
-        start_new_session=True,
-        umask=0o077,
-    )
+    """Start the process of a run; it outlives neither block nor worker."""
+    process = start([kind.value, str(folder)])
     if memory_bytes is not None:
         with suppress(ProcessLookupError):  # it has ended already
             resource.prlimit(process.pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))
     try:
         yield process
     finally:
-        with suppress(ProcessLookupError):  # the whole group is gone
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end(process)
 
 
 def result_of(run: Run, returncode: int, *, was_short: bool) -> Result:
@@ -143,15 +175,40 @@ def _death(returncode: int, *, was_short: bool) -> Exception:
     return JobFailedError("internal", f"the process ended {how}")
 
 
-class _Events:
-    """Follow `events.jsonl` as it grows."""
+class Progress:
+    """Records how far a run is: always the latest, and now and then as an event."""
 
-    def __init__(self, run: Run, on_event: OnEvent | None) -> None:
+    def __init__(self, run: Run) -> None:
+        """Have recorded nothing yet."""
+        self._run = run
+        self._recorded_fraction = -1.0
+
+    def tell(self, data: dict[str, JsonValue]) -> None:
+        """Record a `fraction` with what else is to be shown; `eta_s` becomes a moment."""
+        shown = dict(data)
+        eta_s = shown.pop("eta_s", None)
+        if isinstance(eta_s, int | float):
+            shown["eta"] = (now() + timedelta(seconds=eta_s)).isoformat()
+        fraction = shown.get("fraction")
+        assert isinstance(fraction, int | float), "progress has a fraction"
+        events = []
+        if fraction - self._recorded_fraction >= 1 / _EVENTS_PER_RUN or fraction >= 1:
+            events = [NewEvent("progress", shown)]
+        self._run.record(events, shown)
+        if events:
+            self._recorded_fraction = fraction
+
+
+class Events:
+    """Follow `events.jsonl` as it grows; `takes_progress` says who records that."""
+
+    def __init__(self, run: Run, on_event: OnEvent | None, *, takes_progress: bool = False) -> None:
+        """Have read nothing yet."""
         self._run = run
         self._on_event = on_event
+        self._progress = None if takes_progress else Progress(run)
         self._path = run.folder / "events.jsonl"
         self._offset = 0
-        self._recorded_fraction = -1.0
 
     def follow(self) -> bool:
         """Handle what was added; return whether that went well, for another call may.
@@ -192,22 +249,9 @@ class _Events:
 
     def _handle(self, kind: str, data: dict[str, JsonValue]) -> None:
         if kind == "progress":
-            self._progress(data)
+            if self._progress is not None:
+                self._progress.tell(data)
         elif kind == "message":
             self._run.record([NewEvent(kind, data)])
         elif self._on_event is not None:
             self._on_event(kind, data)
-
-    def _progress(self, data: dict[str, JsonValue]) -> None:
-        shown = dict(data)
-        eta_s = shown.pop("eta_s", None)
-        if isinstance(eta_s, int | float):
-            shown["eta"] = (now() + timedelta(seconds=eta_s)).isoformat()
-        fraction = shown.get("fraction")
-        assert isinstance(fraction, int | float), "progress has a fraction"
-        events = []
-        if fraction - self._recorded_fraction >= 1 / _EVENTS_PER_RUN or fraction >= 1:
-            events = [NewEvent("progress", shown)]
-        self._run.record(events, shown)
-        if events:
-            self._recorded_fraction = fraction

@@ -20,9 +20,16 @@ def new_run_folder(scratch: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"run-{os.getppid()}-{os.getpid()}-", dir=scratch))
 
 
+def own_folder(scratch: Path) -> Path:
+    """Return a private folder of this process of the pool, which lasts as long as it does."""
+    folder = scratch / f"own-{os.getppid()}-{os.getpid()}-x"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
 def clean(scratch: Path) -> None:
     """Remove what workers, and processes of their pools, that are gone left behind."""
-    for path in scratch.glob("run-*"):
+    for path in (*scratch.glob("run-*"), *scratch.glob("own-*")):
         _, main, member, _ = path.name.split("-", 3)
         if not (_is_alive(int(main)) and _is_alive(int(member))):
             shutil.rmtree(path, ignore_errors=True)
@@ -31,7 +38,7 @@ def clean(scratch: Path) -> None:
 
 def begin(scratch: Path) -> None:
     """Prepare the folder for a main process that starts; one before may have had its number."""
-    for path in scratch.glob(f"run-{os.getpid()}-*"):
+    for path in scratch.glob(f"*-{os.getpid()}-*-*"):
         shutil.rmtree(path, ignore_errors=True)
     _flag(scratch, os.getpid()).unlink(missing_ok=True)
     clean(scratch)

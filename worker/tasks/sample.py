@@ -1,21 +1,28 @@
 """sample_batch.generate: a checkpoint becomes synthetic images, one by one and as a zip."""
 
-import csv
+import time
 import zipfile
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
+from typing import Self, cast
+
+from pydantic import JsonValue
 
 from app import samples
 from app.parts import Parts
+from app.storage import STORAGE_ERRORS
 from app.tables import Checkpoint, SampleBatch
-from models.run_folder import Kind, SampleSpec
-from worker.child import run_child
-from worker.run import Run, attempt
+from models.run_folder import SampleSpec
+from worker.child import Progress
+from worker.run import JobFailedError, Run, attempt
+from worker.sampler import Sampler
 
 UPLOAD_THREADS = 8
 ARCHIVE = "images.zip"
+_PATIENCE_S = 300.0
+_PROGRESS_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -37,8 +44,8 @@ def generate(parts: Parts, job_id: str) -> None:
             row = session.get_one(SampleBatch, run.claim.resource_id)
             checkpoint = session.get_one(Checkpoint, row.checkpoint_id)
             prefix = f"{samples.prefix(row)}{run.key_prefix}"
-        weights = run.folder / "weights.safetensors"
-        parts.storage.get_file(f"{checkpoint.prefix}weights.safetensors", weights)
+        if checkpoint.removed_at is not None:
+            raise JobFailedError("checkpoint_removed", "its weights had their time; take another")
         spec = SampleSpec(
             counts=row.counts,
             seed=row.seed,
@@ -50,13 +57,13 @@ def generate(parts: Parts, job_id: str) -> None:
                 "Batch": row.id,
             },
         )
-        run_child(run, Kind.SAMPLE, spec)
         outputs = run.folder / "outputs"
-        drawn = list(_manifest(outputs / "manifest.csv"))
-        keys = _upload(run, outputs, drawn, prefix)
-        archive = run.folder / ARCHIVE
-        _zip(outputs, archive)
-        parts.storage.put_file(f"{prefix}{ARCHIVE}", archive, "application/zip")
+        with _Storing(run, outputs, prefix, sum(row.counts.values())) as storing:
+            _sampler(parts).draw(run, checkpoint.prefix, spec, storing.on_event)
+            archive = run.folder / ARCHIVE
+            _zip(outputs, archive)
+            parts.storage.put_file(f"{prefix}{ARCHIVE}", archive, "application/zip")
+            storing.finish()
         with run.transaction() as session:
             samples.seal(
                 session,
@@ -68,33 +75,101 @@ def generate(parts: Parts, job_id: str) -> None:
                         "label": image.label,
                         "label_index": image.label_index,
                         "sha256": image.sha256,
-                        "key": key,
+                        "key": storing.key(index),
                         "released": True,
                         "withheld_reason": None,
                     }
-                    for index, (image, key) in enumerate(zip(drawn, keys, strict=True))
+                    for index, image in enumerate(storing.drawn)
                 ),
             )
 
 
-def _manifest(path: Path) -> Iterator[_Drawn]:
-    with path.open(newline="", encoding="utf-8") as file:
-        for line in csv.DictReader(file):
-            yield _Drawn(line["file"], line["label"], int(line["index"]), line["sha256"])
+@lru_cache(maxsize=1)
+def _sampler(parts: Parts) -> Sampler:
+    """Return the sampler of this process of the pool."""
+    return Sampler(parts)
 
 
-def _upload(run: Run, outputs: Path, drawn: list[_Drawn], prefix: str) -> list[str]:
-    """Store each image under a key without its label; return the keys in order."""
-    keys = [f"{prefix}images/{index:06d}.png" for index in range(len(drawn))]
+class _Storing:
+    """Stores images while others are drawn, under keys without their labels, and tells how far."""
 
-    def put(key: str, image: _Drawn) -> None:
-        run.check_stop()
-        run.parts.storage.put(key, (outputs / image.file).read_bytes(), "image/png")
+    def __init__(self, run: Run, outputs: Path, prefix: str, total: int) -> None:
+        """Store nothing yet."""
+        self.drawn: list[_Drawn] = []
+        self._run = run
+        self._outputs = outputs
+        self._prefix = prefix
+        self._total = total
+        self._pool = ThreadPoolExecutor(UPLOAD_THREADS, "upload")
+        self._pending: list[Future[None]] = []
+        self._progress = Progress(run)
+        self._is_over = False
+        self._started_s = self._told_s = time.monotonic()
 
-    with ThreadPoolExecutor(UPLOAD_THREADS) as pool:
-        for _ in pool.map(put, keys, drawn):
-            pass
-    return keys
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._is_over = True
+        self._pool.shutdown(cancel_futures=True)
+
+    def key(self, index: int) -> str:
+        """Return where the image with this place in the batch is stored."""
+        return f"{self._prefix}images/{index:06d}.png"
+
+    def on_event(self, kind: str, data: dict[str, JsonValue]) -> None:
+        """Store the images that an event tells of, and tell now and then how far it is."""
+        if kind != "images":
+            return
+        if time.monotonic() - self._told_s >= _PROGRESS_S:
+            self._tell()  # first: if it fails, the event is handled again
+        for row in cast("list[dict[str, str]]", data["rows"]):
+            image = _Drawn(row["file"], row["label"], int(row["index"]), row["sha256"])
+            self.drawn.append(image)
+            self._pending.append(self._pool.submit(self._put, len(self.drawn) - 1, image))
+
+    def finish(self) -> None:
+        """Wait until everything is stored.
+
+        Raises:
+            StoppedError: if the run must stop.
+            ClientError, ...: if the storage stays away.
+        """
+        for future in self._pending:
+            while not future.done():
+                self._run.check_stop()
+                if time.monotonic() - self._told_s >= _PROGRESS_S:
+                    self._tell()
+                time.sleep(0.002)
+            future.result()
+        self._tell()
+
+    def _put(self, index: int, image: _Drawn) -> None:
+        content = (self._outputs / image.file).read_bytes()
+        give_up_s = time.monotonic() + _PATIENCE_S
+        while True:
+            self._run.check_stop()
+            try:
+                self._run.parts.storage.put(self.key(index), content, "image/png")
+            except STORAGE_ERRORS:
+                if self._is_over or time.monotonic() > give_up_s:
+                    raise
+                time.sleep(1)
+            else:
+                return
+
+    def _tell(self) -> None:
+        self._told_s = time.monotonic()
+        stored = sum(future.done() for future in self._pending)
+        per_s = stored / (self._told_s - self._started_s)
+        self._progress.tell(
+            {
+                "fraction": stored / self._total,
+                "images_per_second": per_s,
+                "eta_s": (self._total - stored) / per_s if per_s else None,
+                "message": f"image {stored:,} of {self._total:,}",
+            }
+        )
 
 
 def _zip(folder: Path, archive: Path) -> None:

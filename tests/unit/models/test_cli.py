@@ -73,7 +73,7 @@ def test_a_training_can_be_sampled(run_dir: Path) -> None:
     assert result(run_dir)["detail"] == {"counts": {"none": 1}}
     lines = (run_dir / "events.jsonl").read_text().splitlines()
     kinds = [json.loads(line)["type"] for line in lines]
-    assert {"progress", "metrics", "checkpoint"} == set(kinds)
+    assert {"progress", "metrics", "checkpoint", "images"} == set(kinds)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,249 @@
+"""The warm sampler of a worker: one child for many jobs, replaced when it is gone."""
+
+import io
+import os
+import signal
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import save_file
+from sqlalchemy import select
+
+from app import jobs, samples
+from app.jobs import Status
+from app.parts import Parts
+from app.tables import Checkpoint, Generator, Job, SampleBatch, SampleImage, now
+from models.cli import main
+from models.config import TrainingConfig
+from models.run_folder import TrainSpec
+from worker.tasks import sample
+
+TINY = TrainingConfig(
+    image_size=64,
+    total_images=8,
+    batch_size=4,
+    latent_size=4,
+    generator_channels=16,
+    discriminator_channels=8,
+)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights of a network that has seen eight images."""
+    folder = tmp_path_factory.mktemp("training")
+    tensors = {
+        "images": torch.randint(0, 256, (8, 1, 64, 64), dtype=torch.uint8),
+        "labels": torch.zeros(8, dtype=torch.int64),
+        "groups": torch.arange(8),
+        "splits": torch.zeros(8, dtype=torch.uint8),
+    }
+    named = {"labels": '["glioma"]', "size": "64", "digest": "none"}
+    save_file(tensors, folder / "packed.safetensors", named)
+    spec = TrainSpec(config=TINY, device="cpu", threads=1)
+    (folder / "spec.json").write_text(spec.model_dump_json())
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        assert main(["train", str(folder)]) == 0
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    return (folder / "checkpoints" / "step-000000002" / "weights.safetensors").read_bytes()
+
+
+@pytest.fixture
+def generator(
+    parts: Parts, new_chain: Callable[[str], dict[str, str]], tenant_id: str, weights: bytes
+) -> str:
+    """A generator whose checkpoint can be sampled."""
+    generator_id = new_chain(tenant_id)["generator_id"]
+    _store(parts, weights)
+    return generator_id
+
+
+def _store(parts: Parts, weights: bytes) -> None:
+    with parts.database.transaction() as session:
+        (prefix,) = session.scalars(select(Checkpoint.prefix)).all()
+    parts.storage.put(f"{prefix}weights.safetensors", weights, "application/octet-stream")
+
+
+def _forget(parts: Parts) -> None:
+    sample._sampler(parts).close()
+    sample._sampler.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def sampler(parts: Parts) -> Iterator[None]:
+    yield
+    _forget(parts)
+
+
+def _ask(parts: Parts, generator_id: str, count: int = 3) -> str:
+    """Queue a batch; return its id."""
+    with parts.database.transaction() as session:
+        row = samples.create(
+            session,
+            session.get_one(Generator, generator_id),
+            checkpoint_id=None,
+            counts={"glioma": count},
+            seed=0,
+            image_format="png",
+            request_id=None,
+        )
+    return row.id
+
+
+def _job(parts: Parts, batch_id: str) -> Job:
+    with parts.database.transaction() as session:
+        row = session.get_one(SampleBatch, batch_id)
+        assert row.job is not None
+        return row.job
+
+
+def _draw(parts: Parts, batch_id: str) -> Job:
+    sample.generate(parts, _job(parts, batch_id).id)
+    return _job(parts, batch_id)
+
+
+def _children() -> list[psutil.Process]:
+    found = [one for one in psutil.Process().children() if one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in found if "sampler" in one.cmdline()]
+
+
+def _await(condition: Callable[[], object], timeout_s: float = 30) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not come about"
+        time.sleep(0.02)
+
+
+def _later(condition: Callable[[], object], act: Callable[[], None]) -> threading.Thread:
+    def wait() -> None:
+        _await(condition)
+        act()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    return thread
+
+
+def test_batch_is_stored_image_by_image_and_as_a_zip(parts: Parts, generator: str) -> None:
+    batch_id = _ask(parts, generator, 20)
+    job = _draw(parts, batch_id)
+    assert job.status == Status.SUCCEEDED, job.error_detail
+    assert job.progress is not None
+    assert job.progress["fraction"] == 1
+    assert job.progress["message"] == "image 20 of 20"
+    with parts.database.transaction() as session:
+        row = session.get_one(SampleBatch, batch_id)
+        images = session.scalars(
+            select(SampleImage).where(SampleImage.batch_id == batch_id).order_by(SampleImage.index)
+        ).all()
+    assert [(one.index, one.label_index) for one in images] == [(n, n) for n in range(20)]
+    assert row.archive_key is not None
+    with zipfile.ZipFile(io.BytesIO(parts.storage.get(row.archive_key))) as archive:
+        assert {"manifest.csv", "provenance.json"} <= set(archive.namelist())
+        for image in images:
+            name = f"images/glioma/{image.label_index:06d}.png"
+            assert archive.read(name) == parts.storage.get(image.key)
+
+
+def test_second_batch_has_the_same_child_and_fetches_no_weights(
+    parts: Parts, generator: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches = [_ask(parts, generator) for _ in range(2)]
+    fetched: list[str] = []
+    get_file = parts.storage.get_file
+
+    def spy(key: str, path: Path) -> None:
+        fetched.append(key)
+        get_file(key, path)
+
+    monkeypatch.setattr(parts.storage, "get_file", spy)
+    _draw(parts, batches[0])
+    (child,) = _children()
+    assert _draw(parts, batches[1]).status == Status.SUCCEEDED
+    assert _children() == [child]
+    assert len(fetched) == 1
+
+
+def test_child_that_was_killed_between_jobs_is_replaced(parts: Parts, generator: str) -> None:
+    first, second = _ask(parts, generator), _ask(parts, generator)
+    _draw(parts, first)
+    (child,) = _children()
+    child.kill()
+    assert _draw(parts, second).status == Status.SUCCEEDED
+    assert _children() != [child]
+
+
+def test_child_that_was_idle_ends_and_is_replaced(parts: Parts, generator: str) -> None:
+    hasty = replace(parts, settings=parts.settings.model_copy(update={"sampler_idle_s": 0.2}))
+    try:
+        _draw(hasty, _ask(parts, generator))
+        _await(lambda: _children() == [])
+        assert _draw(hasty, _ask(parts, generator)).status == Status.SUCCEEDED
+    finally:
+        sample._sampler(hasty).close()
+
+
+def test_child_that_is_killed_in_a_job_costs_an_attempt(parts: Parts, generator: str) -> None:
+    batch_id = _ask(parts, generator, 50_000)
+
+    def kill() -> None:
+        _children()[0].kill()
+
+    killer = _later(lambda: (_job(parts, batch_id).progress or {}).get("fraction"), kill)
+    job = _draw(parts, batch_id)
+    killer.join()
+    assert (job.status, [one.outcome for one in job.attempts]) == (Status.QUEUED, ["killed"])
+    with parts.database.transaction() as session:
+        jobs.cancel(session, job.tenant_id, job.id)
+    assert _draw(parts, _ask(parts, generator)).status == Status.SUCCEEDED
+
+
+def test_cancelled_batch_stops_and_the_child_goes_on(parts: Parts, generator: str) -> None:
+    batch_id = _ask(parts, generator, 50_000)
+
+    def cancel() -> None:
+        with parts.database.transaction() as session:
+            job = _job(parts, batch_id)
+            jobs.cancel(session, job.tenant_id, job.id)
+
+    canceller = _later(lambda: (_job(parts, batch_id).progress or {}).get("fraction"), cancel)
+    assert _draw(parts, batch_id).status == Status.CANCELLED
+    canceller.join()
+    (child,) = _children()
+    assert _draw(parts, _ask(parts, generator)).status == Status.SUCCEEDED
+    assert _children() == [child]
+
+
+def test_bad_weights_are_a_failure_with_a_reason_and_poison_nothing(
+    parts: Parts, generator: str, weights: bytes
+) -> None:
+    _store(parts, weights[:1000])
+    job = _draw(parts, _ask(parts, generator))
+    assert (job.status, job.error_code) == (Status.FAILED, "checkpoint_unusable")
+    assert _draw(parts, _ask(parts, generator)).error_code == "checkpoint_unusable"
+    _forget(parts)
+    _store(parts, weights)
+    assert _draw(parts, _ask(parts, generator)).status == Status.SUCCEEDED
+
+
+def test_removed_checkpoint_is_a_failure_with_a_reason(parts: Parts, generator: str) -> None:
+    batch_id = _ask(parts, generator)
+    with parts.database.transaction() as session:
+        session.scalars(select(Checkpoint)).one().removed_at = now()
+    assert _draw(parts, batch_id).error_code == "checkpoint_removed"
+
+
+def test_own_folder_is_named_for_this_process(parts: Parts, generator: str) -> None:
+    _draw(parts, _ask(parts, generator))
+    name = f"own-{os.getppid()}-{os.getpid()}-x"
+    assert len(list((parts.settings.scratch / name).iterdir())) == 1
