@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from pydantic import JsonValue
-from sqlalchemy import ColumnElement, DateTime, Function, Update, func, select, update
+from sqlalchemy import ColumnElement, DateTime, Function, Update, func, insert, select, update
 from sqlalchemy.orm import Session
 
 from app import queue
@@ -167,15 +167,16 @@ def claim(session: Session, job_id: str, *, owner: str, lease_s: float) -> Claim
             lease_until=_lease_end(lease_s),
             started_at=func.coalesce(Job.started_at, moment),
             ready_at=None,
+            event_count=Job.event_count + 1,
         )
         .returning(Job)
     ).one_or_none()
     if job is None:
         return None
     session.add(Attempt(job_id=job_id, number=job.attempt, started_at=moment))
-    claimed = Claim(job.id, job.tenant_id, job.resource_id, job.attempt, job.request_id)
-    record(session, claimed, [_status_event(Status.RUNNING, attempt=job.attempt)])
-    return claimed
+    told = _status_event(Status.RUNNING, attempt=job.attempt)
+    _append(session, job.id, job.event_count, [told])
+    return Claim(job.id, job.tenant_id, job.resource_id, job.attempt, job.request_id)
 
 
 def renew(session: Session, claim: Claim, *, lease_s: float) -> Status:
@@ -467,12 +468,10 @@ def _close(session: Session, job: Job, status: Status) -> None:
 def _send_held_back(session: Session, ending: Job) -> None:
     """Send a job that waits only because its tenant has as many running as it may."""
     same = (Job.tenant_id == ending.tenant_id, Job.kind == ending.kind)
-    running = select(func.count()).where(*same, Job.status.in_(OWNED))
-    limit = select(Tenant.max_running).where(Tenant.id == ending.tenant_id)
-    if (session.scalar(running) or 0) < (session.scalar(limit) or 0):
-        return
-    waiting = select(Job.id).where(*same, Job.status == Status.QUEUED).order_by(Job.id).limit(1)
-    if (job_id := session.scalar(waiting)) is not None:
+    running = select(func.count()).where(*same, Job.status.in_(OWNED)).scalar_subquery()
+    limit = select(Tenant.max_running).where(Tenant.id == ending.tenant_id).scalar_subquery()
+    waiting = select(Job.id).where(*same, Job.status == Status.QUEUED, running >= limit)
+    if (job_id := session.scalar(waiting.order_by(Job.id).limit(1))) is not None:
         queue.enqueue(session, TASKS[Kind(ending.kind)], job_id)
 
 
@@ -495,12 +494,19 @@ def _emit(session: Session, job: Job, event: NewEvent) -> None:
 
 
 def _append(session: Session, job_id: str, first_seq: int, events: Sequence[NewEvent]) -> None:
-    moment: datetime = now()
-    session.add_all(
-        JobEvent(
-            job_id=job_id, seq=first_seq + n, at=moment, level=e.level, type=e.type, data=e.data
-        )
-        for n, e in enumerate(events)
-    )
-    if events:
-        session.execute(select(func.pg_notify(CHANNEL, job_id)))
+    if not events:
+        return
+    moment = now()
+    rows = [
+        {
+            "job_id": job_id,
+            "seq": first_seq + place,
+            "at": moment,
+            "level": event.level,
+            "type": event.type,
+            "data": event.data,
+        }
+        for place, event in enumerate(events)
+    ]
+    session.execute(insert(JobEvent), rows)
+    session.execute(select(func.pg_notify(CHANNEL, job_id)))

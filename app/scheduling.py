@@ -6,13 +6,14 @@ message that is lost, late or doubled changes nothing. `top_up` replaces what wa
 
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
-from sqlalchemy import Subquery, func, select
+from sqlalchemy import Select, Subquery, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from app import jobs, queue, workers
 from app.jobs import OWNED, TASKS, Claim, Kind, Status
-from app.tables import Job, Tenant, now
+from app.tables import Job, Tenant
 
 _CANDIDATES = 5
 """Some of them may be cancelled while they are looked at."""
@@ -40,9 +41,7 @@ def claim_next(session: Session, kind: Kind, *, owner: str, lease_s: float) -> C
     """Start an attempt at the job of `kind` whose turn it is; None if none may be started."""
     # Two claims at once could both see room below a tenant's limit.
     session.execute(select(func.pg_advisory_xact_lock(func.hashtext(f"claim {kind}"))))
-    line = _line(kind)
-    turn = select(line.c.id).where(line.c.may_start).order_by(line.c.position).limit(_CANDIDATES)
-    for job_id in session.scalars(turn).all():
+    for job_id in session.scalars(_turn(kind, _CANDIDATES)).all():
         claimed = jobs.claim(session, job_id, owner=owner, lease_s=lease_s)
         if claimed is not None:
             return claimed
@@ -51,8 +50,7 @@ def claim_next(session: Session, kind: Kind, *, owner: str, lease_s: float) -> C
 
 def place(session: Session, job: Job) -> Place:
     """Say where a queued job stands and what it waits for."""
-    line = _line(Kind(job.kind))
-    found = session.execute(select(line).where(line.c.id == job.id)).one_or_none()
+    found = session.execute(_place_of(Kind(job.kind)), {"job_id": job.id}).one_or_none()
     if found is None:  # claimed just now
         return Place(0, Wait.WORKERS_BUSY)
     if not found.is_ready:
@@ -77,13 +75,28 @@ def top_up(session: Session, sender: queue.Queue) -> int:
     """
     sent = 0
     for kind, task in TASKS.items():
-        line = _line(kind)
-        ready = select(line.c.id).where(line.c.may_start).order_by(line.c.position)
-        waiting = session.scalars(ready).all()
+        waiting = session.scalars(_turn(kind)).all()
         for job_id in waiting[sender.length(task) :]:
             queue.enqueue(session, task, job_id)
             sent += 1
     return sent
+
+
+# The statements are kept: to build and compile them takes longer than to execute them.
+@lru_cache
+def _turn(kind: Kind, most: int | None = None) -> Select[str]:
+    """Return the ids of the jobs of a kind that may start, the next one first."""
+    line = _line(kind)
+    return select(line.c.id).where(line.c.may_start).order_by(line.c.position).limit(most)
+
+
+@lru_cache
+def _place_of(kind: Kind) -> Select[str, bool, bool, int]:
+    """Return the row of the line for the job `job_id`."""
+    line = _line(kind)
+    return select(line.c.id, line.c.is_ready, line.c.may_start, line.c.position).where(
+        line.c.id == bindparam("job_id")
+    )
 
 
 def _line(kind: Kind) -> Subquery:
@@ -98,7 +111,7 @@ def _line(kind: Kind) -> Subquery:
         .group_by(Job.tenant_id)
         .subquery()
     )
-    is_ready = func.coalesce(Job.ready_at <= now(), True)
+    is_ready = func.coalesce(Job.ready_at <= func.now(), True)
     turn = func.row_number().over(partition_by=(Job.tenant_id, is_ready), order_by=Job.id) - 1
     rounds = (
         select(

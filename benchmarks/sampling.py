@@ -27,7 +27,7 @@ def measure(images: int = 512, threads: int = 1) -> dict[str, float]:
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as name:
         run_dir = Path(name)
-        _write_weights(run_dir)
+        write_weights(run_dir)
         weights = checkpoint.load_weights(run_dir / checkpoint.WEIGHTS, torch.device("cpu"))
         spec = SampleSpec(counts={"none": images}, device="cpu", threads=threads)
         _forward(weights, 4 * BLOCK)  # Warm.
@@ -46,7 +46,8 @@ def measure(images: int = 512, threads: int = 1) -> dict[str, float]:
     }
 
 
-def _write_weights(run_dir: Path) -> None:
+def write_weights(run_dir: Path) -> None:
+    """Write untrained weights of the baseline's network, with one label `none`."""
     config = PRESETS["baseline-dcgan"].config
     side_px = config.image_size
     blank = torch.zeros((8, 1, side_px, side_px), dtype=torch.uint8)

@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from importlib.metadata import version
+from functools import lru_cache
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -225,6 +226,12 @@ def _marks(spec: SampleSpec) -> dict[str, str]:
         "Software": f"Gliaforge {version('gliaforge')}",
         "Description": DESCRIPTION,
     }
+
+
+@lru_cache
+def version(distribution: str) -> str:
+    """Return the version of an installed distribution, which takes a while to find."""
+    return metadata.version(distribution)
 
 
 def _speed(written: int, total: int, elapsed_s: float) -> dict[str, JsonValue]:

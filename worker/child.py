@@ -18,7 +18,9 @@ from pathlib import Path
 
 import structlog
 from pydantic import JsonValue, ValidationError
+from sqlalchemy.orm import Session
 
+from app import jobs
 from app.embedded import guard
 from app.jobs import AttemptOutcome, NewEvent
 from app.settings import base_environment
@@ -73,7 +75,7 @@ def run_child(
             stopper.look()
             time.sleep(_POLL_S)
     events.finish()
-    return result_of(run, process.returncode, was_short=oom_kill_count() != killed_before)
+    return result_of(run, process.returncode, killed_before)
 
 
 class Stopper:
@@ -137,8 +139,8 @@ def _started(
         end(process)
 
 
-def result_of(run: Run, returncode: int, *, was_short: bool) -> Result:
-    """Read what the process left; `was_short` tells that the kernel killed some for memory.
+def result_of(run: Run, returncode: int, killed_before: int | None) -> Result:
+    """Read what the process left; `killed_before` is `oom_kill_count` when it was started.
 
     Raises:
         StoppedError: if it stopped when it was asked to.
@@ -150,7 +152,7 @@ def result_of(run: Run, returncode: int, *, was_short: bool) -> Result:
     except (FileNotFoundError, ValidationError):
         if run.stop is not None:
             raise StoppedError from None
-        raise _death(returncode, was_short=was_short) from None
+        raise _death(returncode, killed_before) from None
     if result.outcome is Outcome.STOPPED or (run.stop and result.outcome is Outcome.FAILED):
         raise StoppedError
     if result.outcome is Outcome.FAILED:
@@ -159,11 +161,11 @@ def result_of(run: Run, returncode: int, *, was_short: bool) -> Result:
     return result
 
 
-def _death(returncode: int, *, was_short: bool) -> Exception:
+def _death(returncode: int, killed_before: int | None) -> Exception:
     """Say what it means that a process ended without a result."""
     if returncode == EXIT_DISK_FULL:
         return JobFailedError("disk_full", "the disk of the worker is full")
-    if returncode == -signal.SIGKILL and was_short:
+    if returncode == -signal.SIGKILL and oom_kill_count() != killed_before:
         detail = (
             "the machine ran out of memory and the process was killed: lower batch_size, image_size"
             " or channels, or use a machine with more"
@@ -183,8 +185,11 @@ class Progress:
         self._run = run
         self._recorded_fraction = -1.0
 
-    def tell(self, data: dict[str, JsonValue]) -> None:
-        """Record a `fraction` with what else is to be shown; `eta_s` becomes a moment."""
+    def tell(self, data: dict[str, JsonValue], session: Session | None = None) -> None:
+        """Record a `fraction` with what else is to be shown; `eta_s` becomes a moment.
+
+        In a transaction of its own, or in that of `session`.
+        """
         shown = dict(data)
         eta_s = shown.pop("eta_s", None)
         if isinstance(eta_s, int | float):
@@ -194,7 +199,10 @@ class Progress:
         events = []
         if fraction - self._recorded_fraction >= 1 / _EVENTS_PER_RUN or fraction >= 1:
             events = [NewEvent("progress", shown)]
-        self._run.record(events, shown)
+        if session is None:
+            self._run.record(events, shown)
+        else:
+            jobs.record(session, self._run.claim, events, shown)
         if events:
             self._recorded_fraction = fraction
 

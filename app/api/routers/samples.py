@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from app import resources, samples, tables
+from app import jobs, resources, samples, tables
 from app.api import waiting
 from app.api.auth import SamplesGenerator, SamplesReader, demand
 from app.api.caching import cached_png
@@ -60,10 +60,13 @@ async def create_sample_batch(
     if wait_s is None or made.requested > MOST_WAITED_FOR or made.job is None:
         return made
     response.headers["Preference-Applied"] = f"wait={wait_s}"
-    if not await waiting.has_ended(request, made.job.id, wait_s):
+    ended = await waiting.until(
+        request, made.job.id, wait_s, lambda: _ended(parts, caller, made.id)
+    )
+    if ended is None:
         return made
     response.status_code = 200
-    return await run_in_threadpool(_read, parts, caller, made.id)
+    return ended
 
 
 def _create(
@@ -88,10 +91,12 @@ def _create(
         return made
 
 
-def _read(parts: Parts, caller: Principal, batch_id: str) -> schemas.SampleBatch:
+def _ended(parts: Parts, caller: Principal, batch_id: str) -> schemas.SampleBatch | None:
+    """Return the batch if its job has ended."""
     with parts.database.transaction() as session:
         row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
-        return schemas.sample_batch(session, row)
+        has_ended = row.job is not None and row.job.status in jobs.FINAL
+        return schemas.sample_batch(session, row) if has_ended else None
 
 
 @router.get("", responses=documented())

@@ -161,10 +161,10 @@ def test_upload_that_nobody_refers_to_goes_when_it_is_old(parts: Parts, tenant_i
     key = f"{incoming_prefix(tenant_id, 'ds_1')}1"
     parts.storage.put(key, b"x", "application/zip")
     retention.tidy(parts)
-    assert list(parts.storage.keys("incoming/")) == [key]
+    assert list(parts.storage.keys(f"incoming/{tenant_id}/")) == [key]
     impatient = parts.settings.model_copy(update={"upload_lifetime_s": -60})
     retention.tidy(replace(parts, settings=impatient))
-    assert list(parts.storage.keys("incoming/")) == []
+    assert list(parts.storage.keys(f"incoming/{tenant_id}/")) == []
 
 
 def _told(parts: Parts, job_id: str) -> list[str]:
