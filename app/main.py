@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from pydantic import JsonValue
 
 from app.api import problems
+from app.api.caching import PictureCache
 from app.api.event_stream import EventReader
 from app.api.middleware import RequestContext
 from app.api.routers import api_keys, content, datasets, generators, health, jobs, reports, samples
@@ -28,6 +29,7 @@ def create_app(values: Settings | None = None) -> FastAPI:
         known = values or settings()
         configure_logging(known.log_level, "api")
         parts = app.state.parts = make_parts(known)
+        app.state.pictures = PictureCache()
         reader = app.state.event_reader = EventReader(parts.database)
         notices = app.state.notices = Notices(known.database_url.get_secret_value())
         listener = asyncio.create_task(notices.listen())

@@ -40,6 +40,7 @@ from worker.run import (
 log = structlog.get_logger()
 _POLL_S = 0.1
 _PATIENCE_S = 300.0
+_NICENESS = 10
 _EVENTS_PER_RUN = 200
 """Progress is recorded as events about this often over a run; the row always has the latest."""
 
@@ -130,6 +131,8 @@ def _started(
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Start the process of a run; it outlives neither block nor worker."""
     process = start([kind.value, str(folder)])
+    # Whoever waits for an answer of the API on the same machine goes first.
+    os.setpriority(os.PRIO_PROCESS, process.pid, _NICENESS)
     if memory_bytes is not None:
         with suppress(ProcessLookupError):  # it has ended already
             resource.prlimit(process.pid, resource.RLIMIT_AS, (memory_bytes, memory_bytes))
