@@ -29,9 +29,13 @@ up: $(INSTALLED) ## Run the service until Ctrl-C.
 test: $(INSTALLED) ## Run unit, integration and end-to-end tests against real servers.
 	$(BIN)/pytest
 
+.PHONY: test-faults
+test-faults: $(INSTALLED) ## Break the running service in every way that we know, and audit what is left.
+	$(BIN)/pytest tests/faults -m faults
+
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the tests that take minutes: the fuzz run and whole trainings.
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m "slow and not faults"
 
 .PHONY: coverage
 coverage: $(INSTALLED) ## Run the tests and show which branches they take.
@@ -59,7 +63,7 @@ format: $(INSTALLED) ## Format the code.
 	$(BIN)/ruff format
 
 .PHONY: bench
-bench: $(INSTALLED) ## Measure upload, ingest and sampling, each beside its limit.
+bench: $(INSTALLED) ## Measure upload, ingest, sampling, a small batch and the API under load.
 	$(BIN)/python -m benchmarks
 
 .PHONY: openapi

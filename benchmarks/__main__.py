@@ -1,4 +1,4 @@
-"""Measure upload, ingest and sampling, each beside its limit in the same run: `make bench`."""
+"""Measure each part beside its limit in the same run, and the API under load: `make bench`."""
 
 import argparse
 import os
@@ -6,9 +6,10 @@ import platform
 import tempfile
 from pathlib import Path
 
-from benchmarks import ingest, sampling, upload
+from benchmarks import ingest, latency, load, sampling, upload
 
-AIMS = {"upload": 0.8, "ingest": 0.7, "sampling": 0.7}
+AIMS = {"upload": 0.8, "ingest": 0.7, "sampling": 0.7, "latency": 3}
+"""At least, but for the latency of a small batch, whose ratio is to be at most this."""
 
 
 def main() -> None:
@@ -24,11 +25,15 @@ def main() -> None:
             "upload": upload.measure(),
             "ingest": ingest.measure(dataset, cores),
             "sampling": sampling.measure(threads=cores),
+            "latency": latency.measure(),
         }
     for name, figures in found.items():
         print(f"\n{name}: ratio {figures['ratio']:.2f}, aim {AIMS[name]}")
         for figure, value in figures.items():
             print(f"  {figure:30} {value:12.2f}")
+    print("\nload: no server error, reads' p99 below 1,000 ms")
+    for figure, value in load.measure().items():
+        print(f"  {figure:30} {value:12.2f}")
 
 
 if __name__ == "__main__":

@@ -103,10 +103,11 @@ class House:
         found = []
         for process in psutil.Process().children(recursive=True):
             try:
-                words = process.cmdline()
+                words, mark = process.cmdline(), process.environ().get("GLIAFORGE_STACK")
             except psutil.NoSuchProcess:
                 continue
-            if "models" in words and "sampler" not in words:
+            is_ours = mark == self.home.credentials.stack_id
+            if is_ours and "models" in words and "sampler" not in words:
                 found.append(process)
         return found
 
@@ -231,7 +232,7 @@ def _is_passing(answer: httpx.Response) -> bool:
     return answer.status_code == 409 and answer.json()["code"] == "idempotency_in_flight"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
     def quiet(_message: str) -> None:
         pass
@@ -292,14 +293,14 @@ def archive() -> bytes:
     return buffer.getvalue()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def dataset(house: House, archive: bytes) -> str:
     path = house.upload(archive)
     house.ended(path)
     return path
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def reference(house: House, dataset: str) -> bytes:
     """The weights of an uninterrupted long training."""
     path = house.train(dataset, long=True)

@@ -3,6 +3,8 @@
 import signal
 from typing import Any
 
+import pytest
+
 from app.queue import Task
 
 House = Any
@@ -48,6 +50,7 @@ def test_worker_whose_clock_stood_still_writes_nothing(
     assert house.process("worker-train").pid == main.pid, "the worker lives"
 
 
+@pytest.mark.slow
 def test_frozen_worker_learns_that_its_job_has_ended(house: House, dataset: str) -> None:
     """It wakes when the job has been finished and tidied by another."""
     path = house.train(dataset)

@@ -107,6 +107,7 @@ def test_killed_trainer_is_started_again_from_its_checkpoint(
     assert house.process("worker-train").pid == worker
 
 
+@pytest.mark.slow
 def test_killed_pool_process_loses_the_lease_and_no_more(
     house: House, dataset: str, reference: bytes
 ) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import psutil
+import pytest
 
 House = Any
 """tests/faults/conftest.py"""
@@ -29,6 +30,7 @@ def test_disk_without_room_for_a_checkpoint(house: House, dataset: str) -> None:
     assert house.process("worker-train").pid == worker
 
 
+@pytest.mark.slow
 def test_memory_that_is_short(house: House, dataset: str) -> None:
     path = house.train(
         dataset,

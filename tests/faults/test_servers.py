@@ -11,7 +11,8 @@ import pytest
 House = Any
 """tests/faults/conftest.py"""
 
-OUTAGE_S = [pytest.param(6, id="short"), pytest.param(30, id="long", marks=pytest.mark.slow)]
+LONG = pytest.param(30, id="long", marks=pytest.mark.slow)
+OUTAGE_S = [pytest.param(6, id="short"), LONG]
 
 
 @pytest.fixture
@@ -43,7 +44,13 @@ def test_broker_that_is_down_for_a_minute(house: House, dataset: str) -> None:
         house.ended(path)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGQUIT], ids=["restart", "crash"])
+@pytest.mark.parametrize(
+    "number",
+    [
+        pytest.param(signal.SIGINT, id="restart", marks=pytest.mark.slow),
+        pytest.param(signal.SIGQUIT, id="crash"),
+    ],
+)
 def test_database_that_is_restarted(
     house: House, dataset: str, reference: bytes, number: signal.Signals
 ) -> None:
@@ -73,7 +80,7 @@ def test_storage_away_at_a_checkpoint(
     assert house.weights(path) == reference
 
 
-@pytest.mark.parametrize("seconds", OUTAGE_S)
+@pytest.mark.parametrize("seconds", [LONG])
 def test_storage_away_in_an_ingest(house: House, archive: bytes, seconds: float) -> None:
     path = house.upload(archive)
     _outage(house, seconds)
@@ -81,7 +88,7 @@ def test_storage_away_in_an_ingest(house: House, archive: bytes, seconds: float)
     assert house.get(path)["image_count"] == 60
 
 
-@pytest.mark.parametrize("seconds", OUTAGE_S)
+@pytest.mark.parametrize("seconds", [LONG])
 def test_storage_away_in_a_batch(house: House, generator: str, seconds: float) -> None:
     path = house.sample(generator, 2000)
     house.until(lambda: house.job(path)["status"] == "running")
@@ -90,7 +97,7 @@ def test_storage_away_in_a_batch(house: House, generator: str, seconds: float) -
     assert house.get(path)["released"] == 2000
 
 
-@pytest.mark.parametrize("seconds", OUTAGE_S)
+@pytest.mark.parametrize("seconds", [LONG])
 def test_storage_away_in_an_upload(
     house: House, big_body: Callable[[Callable[[], None]], Any], archive: bytes, seconds: float
 ) -> None:

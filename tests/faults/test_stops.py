@@ -42,7 +42,10 @@ def test_paused_again_and_again_a_training_ends_as_if_never(
     assert set(house.outcomes(path)[:-1]) <= {"paused"}
 
 
-@pytest.mark.parametrize("delay_s", [0.0, 1.5, 6.0])
+@pytest.mark.parametrize(
+    "delay_s",
+    [1.5, pytest.param(0.0, marks=pytest.mark.slow), pytest.param(6.0, marks=pytest.mark.slow)],
+)
 def test_cancelled_at_any_time_it_ends_within_ten_seconds(
     house: House, dataset: str, delay_s: float
 ) -> None:
@@ -55,6 +58,7 @@ def test_cancelled_at_any_time_it_ends_within_ten_seconds(
     house.until(lambda: house.models() == [], 5)
 
 
+@pytest.mark.slow
 def test_cancelled_batch_leaves_no_image(house: House, dataset: str) -> None:
     generator = house.train(dataset)
     house.ended(generator)
@@ -91,6 +95,7 @@ def test_drained_worker_gives_its_job_to_another(
     assert house.weights(path) == reference
 
 
+@pytest.mark.slow
 def test_samples_do_not_wait_for_a_training(house: House, dataset: str) -> None:
     generator = house.train(dataset)
     house.ended(generator)
