@@ -140,21 +140,25 @@ def test_only_what_is_published_has_a_way_out() -> None:
 
 
 def test_no_two_workers_share_a_scratch_folder() -> None:
-    for name in ("worker-cpu", "worker-train-cpu", "worker-gpu"):
+    for name in ("worker-cpu", "worker-generate", "worker-train-cpu", "worker-train-gpu"):
         assert SERVICES[name]["volumes"] == [{"type": "volume", "target": "/scratch"}]
 
 
-@pytest.mark.parametrize("trainer", ["worker-train-cpu", "worker-gpu"])
+@pytest.mark.parametrize("trainer", ["worker-train-cpu", "worker-train-gpu"])
 def test_each_profile_takes_every_queue_once(trainer: str) -> None:
-    workers = ("worker-cpu", "scheduler", trainer)
+    workers = ("worker-cpu", "worker-generate", "scheduler", trainer)
     options = [option for name in workers for option in SERVICES[name]["command"]]
-    queues = [
+    assert _queues(options) == sorted(QUEUES)
+
+
+def _queues(options: list[str]) -> list[str]:
+    """Return the queues that the command lines of workers name, each as often as it is named."""
+    return sorted(
         queue
         for option in options
         if option.startswith("--queues=")
         for queue in option.removeprefix("--queues=").split(",")
-    ]
-    assert sorted(queues) == sorted(QUEUES)
+    )
 
 
 def test_make_env_writes_private_secrets_once(tmp_path: Path) -> None:
@@ -282,20 +286,24 @@ def test_scheduler_is_never_two() -> None:
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
-@pytest.mark.parametrize("worker", ["worker-cpu", "worker-gpu"])
+@pytest.mark.parametrize("worker", ["worker-cpu", "worker-generate", "worker-train"])
 def test_worker_may_take_two_minutes_to_leave(worker: str) -> None:
     assert PODS[f"{worker}/deployment.yaml"]["spec"]["terminationGracePeriodSeconds"] == 120
 
 
-def test_gpu_worker_asks_for_one_gpu() -> None:
-    resources = container("worker-gpu/deployment.yaml")["resources"]
+def test_trainer_asks_for_one_gpu() -> None:
+    resources = container("worker-train/deployment.yaml")["resources"]
     assert resources["limits"]["nvidia.com/gpu"] == resources["requests"]["nvidia.com/gpu"] == 1
 
 
 def test_workers_take_the_same_queues_in_both() -> None:
-    for name in ("worker-cpu", "worker-gpu", "scheduler"):
-        here = set(container(f"{name}/deployment.yaml")["args"])
-        assert here <= set(SERVICES[name]["command"])
+    options: list[str] = []
+    for name in ("worker-cpu", "worker-generate", "worker-train", "scheduler"):
+        here = container(f"{name}/deployment.yaml")["args"]
+        in_compose = "worker-train-gpu" if name == "worker-train" else name
+        assert set(here) <= set(SERVICES[in_compose]["command"])
+        options += here
+    assert _queues(options) == sorted(QUEUES)
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
