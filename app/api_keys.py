@@ -10,7 +10,7 @@ from enum import StrEnum
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from app.errors import ConflictError, UnauthorizedError
+from app.errors import ConflictError, NotFoundError, UnauthorizedError
 from app.identifiers import Prefix, new_id
 from app.tables import APIKey, Tenant, now
 
@@ -107,6 +107,18 @@ def ensure_tenant(session: Session, name: str) -> str:
         session.add(tenant)
         session.flush()
     return tenant.id
+
+
+def limit(session: Session, tenant_name: str, max_running: int) -> None:
+    """Set how many jobs of one kind the tenant may have running at a time.
+
+    Raises:
+        NotFoundError: if there is no such tenant.
+    """
+    tenant = session.scalars(select(Tenant).where(Tenant.name == tenant_name)).one_or_none()
+    if tenant is None:
+        raise NotFoundError(f"there is no tenant {tenant_name!r}; gliaforge bootstrap makes one")
+    tenant.max_running = max_running
 
 
 def bootstrap(session: Session, tenant_name: str) -> str:

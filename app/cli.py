@@ -12,7 +12,7 @@ from pydantic import JsonValue, ValidationError
 
 from app import api_keys
 from app.database import Database
-from app.errors import ConflictError
+from app.errors import ConflictError, NotFoundError
 from app.settings import DatabaseSettings, HomeSettings, settings
 from app.telemetry import configure_logging
 
@@ -58,6 +58,12 @@ def _parser() -> argparse.ArgumentParser:
     bootstrap = commands.add_parser("bootstrap", help="make a tenant and print its first API key")
     bootstrap.add_argument("--tenant", default="default", help="its name (default: default)")
     bootstrap.set_defaults(command=_bootstrap)
+    limit = commands.add_parser(
+        "limit", help="say how many jobs of one kind a tenant may have running at a time"
+    )
+    limit.add_argument("count", type=_positive, metavar="N")
+    limit.add_argument("--tenant", default="default", help="its name (default: default)")
+    limit.set_defaults(command=_limit)
     api = commands.add_parser(
         "api", help="run the API alone, on servers that the environment names"
     )
@@ -179,6 +185,17 @@ def _bootstrap(options: argparse.Namespace) -> int:
             print(f"gliaforge: {error.detail}", file=sys.stderr)
             return 1
     print(key)
+    return 0
+
+
+def _limit(options: argparse.Namespace) -> int:
+    with _database() as database:
+        try:
+            with database.transaction() as session:
+                api_keys.limit(session, options.tenant, options.count)
+        except NotFoundError as error:
+            print(f"gliaforge: {error.detail}", file=sys.stderr)
+            return 1
     return 0
 
 

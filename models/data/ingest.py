@@ -148,6 +148,7 @@ class _Reporter:
 
     def __init__(self, progress: Progress) -> None:
         self._progress, self._last_s, self._data = progress, 0.0, (0, 0.0)
+        self._started_s = time.monotonic()
 
     def obey(self) -> None:
         if self._progress.should_stop():
@@ -164,9 +165,17 @@ class _Reporter:
         self._last_s = time.monotonic()
         step, fraction = self._data
         total_steps = round(step / fraction) if fraction else step
+        elapsed_s = self._last_s - self._started_s
         self._progress.event(
             "progress",
-            {"fraction": fraction, "step": step, "total_steps": total_steps, "message": message},
+            {
+                "fraction": fraction,
+                "step": step,
+                "total_steps": total_steps,
+                "images_per_second": step / elapsed_s if elapsed_s else None,
+                "eta_s": elapsed_s * (1 - fraction) / fraction if fraction else None,
+                "message": message,
+            },
         )
 
 

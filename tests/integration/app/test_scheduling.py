@@ -9,8 +9,9 @@ import pytest
 from redis import Redis
 from sqlalchemy import update
 
-from app import jobs, scheduling, workers
+from app import api_keys, jobs, scheduling, workers
 from app.database import Database
+from app.errors import NotFoundError
 from app.jobs import AttemptOutcome, Claim, Kind, Status
 from app.parts import Parts
 from app.queue import Queue
@@ -106,6 +107,21 @@ def test_tenant_has_no_more_running_than_it_may(
     _finish(parts, first)
     assert sent(QUEUE) == 1, "the end of one sends the next"
     assert _next(parts) is not None
+
+
+def test_limit_is_set_by_the_name_of_the_tenant(
+    parts: Parts, new_job: NewJob, tenant_id: str
+) -> None:
+    with parts.database.transaction() as session:
+        api_keys.limit(session, session.get_one(Tenant, tenant_id).name, 1)
+    for _ in range(2):
+        new_job()
+    assert [_next(parts) is not None for _ in range(2)] == [True, False]
+
+
+def test_limit_of_nobody_is_an_error(parts: Parts) -> None:
+    with pytest.raises(NotFoundError, match="no tenant"), parts.database.transaction() as session:
+        api_keys.limit(session, "nobody", 1)
 
 
 def test_of_racing_claims_none_exceeds_the_limit(

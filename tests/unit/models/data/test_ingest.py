@@ -162,7 +162,9 @@ def test_progress_reaches_the_end_and_stop_is_obeyed(tmp_path: Path) -> None:
     write_zip(tmp_path, {"a/x.png": png(1), "a/y.png": png(2)})
     ingest(tmp_path, IngestSpec(), watch)
     assert watch.events[-1]["step"] == 2
-    assert set(watch.events[0]) == {"fraction", "step", "total_steps", "message"}
+    speed = {"images_per_second", "eta_s"}
+    assert set(watch.events[0]) == {"fraction", "step", "total_steps", "message"} | speed
+    assert watch.events[-1]["eta_s"] == 0
     watch.is_stopping = True
     with pytest.raises(Stopped):
         ingest(tmp_path, IngestSpec(), watch)
