@@ -11,7 +11,8 @@ from app import jobs
 from app.contact_sheet import Tile, draw, tile_from_pixels
 from app.errors import ConflictError, NotFoundError
 from app.identifiers import Prefix, new_id
-from app.jobs import Claim, Kind
+from app.job_states import Kind
+from app.jobs import Claim
 from app.resources import lock, require_ready, start_job, status
 from app.storage import Storage, resource_prefix
 from app.tables import Dataset, DatasetFile

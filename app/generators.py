@@ -8,7 +8,8 @@ from app import datasets, jobs
 from app.contact_sheet import draw, split_mosaic
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, NotReadyError
 from app.identifiers import Prefix, new_id
-from app.jobs import Claim, Kind
+from app.job_states import Kind
+from app.jobs import Claim
 from app.resources import start_job
 from app.storage import Storage, resource_prefix
 from app.tables import Checkpoint, Dataset, Generator, HistoryPoint

@@ -9,55 +9,18 @@ makes it, and a stale attempt writes nothing. Which job is next is said by `app.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from pydantic import JsonValue
-from sqlalchemy import ColumnElement, DateTime, Function, Update, func, insert, select, update
+from sqlalchemy import ColumnElement, DateTime, Function, Update, func, select, update
 from sqlalchemy.orm import Session
 
-from app import queue
+from app import job_events, queue
 from app.errors import ConflictError, LeaseLostError, NotFoundError, TooManyJobsError
 from app.identifiers import Prefix, new_id
+from app.job_events import NewEvent
+from app.job_states import OWNED, AttemptOutcome, Kind, Status
 from app.queue import Task
-from app.tables import Attempt, Job, JobEvent, Tenant, now
-
-
-class Kind(StrEnum):
-    """What a job does."""
-
-    INGEST = "ingest"
-    TRAIN = "train"
-    GENERATE = "generate"
-    REPORT = "report"
-
-
-class Status(StrEnum):
-    """Where a job is in its life."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    PAUSING = "pausing"
-    PAUSED = "paused"
-    CANCELLING = "cancelling"
-    CANCELLED = "cancelled"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-
-
-class AttemptOutcome(StrEnum):
-    """How an attempt ended."""
-
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-    PAUSED = "paused"
-    PREEMPTED = "preempted"
-    WORKER_LOST = "worker_lost"
-    KILLED = "killed"
-    UNAVAILABLE = "unavailable"
-    OUT_OF_MEMORY = "oom"
-    DISK_FULL = "disk_full"
-
+from app.tables import Attempt, Job, Tenant, now
 
 TASKS = {
     Kind.INGEST: Task.INGEST,
@@ -65,10 +28,6 @@ TASKS = {
     Kind.GENERATE: Task.GENERATE,
     Kind.REPORT: Task.REPORT,
 }
-OWNED = (Status.RUNNING, Status.PAUSING, Status.CANCELLING)
-FINAL = (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
-CHANNEL = "job_events"
-"""Where PostgreSQL tells, at the commit, of which job there are new events."""
 MAX_UNFINISHED = 500
 """Jobs of one tenant that may wait or run at a time."""
 MAX_UNAVAILABLE = 12
@@ -96,15 +55,6 @@ class Claim:
     resource_id: str
     attempt: int
     request_id: str | None
-
-
-@dataclass(frozen=True)
-class NewEvent:
-    """An event before it has a number."""
-
-    type: str
-    data: dict[str, JsonValue]
-    level: str = "info"
 
 
 def create(
@@ -136,7 +86,7 @@ def create(
     )
     session.add(job)
     session.flush()
-    _append(session, job.id, 1, [_status_event(Status.QUEUED)])
+    job_events.append(session, job.id, 1, [_status_event(Status.QUEUED)])
     job.event_count = 1
     queue.enqueue(session, TASKS[kind], job.id)
     return job
@@ -175,7 +125,7 @@ def claim(session: Session, job_id: str, *, owner: str, lease_s: float) -> Claim
         return None
     session.add(Attempt(job_id=job_id, number=job.attempt, started_at=moment))
     told = _status_event(Status.RUNNING, attempt=job.attempt)
-    _append(session, job.id, job.event_count, [told])
+    job_events.append(session, job.id, job.event_count, [told])
     return Claim(job.id, job.tenant_id, job.resource_id, job.attempt, job.request_id)
 
 
@@ -219,7 +169,7 @@ def record(
     count = session.scalar(_owned(claim).values(values).returning(Job.event_count))
     if count is None:
         raise LeaseLostError(claim.job_id)
-    _append(session, claim.job_id, count - len(events) + 1, events)
+    job_events.append(session, claim.job_id, count - len(events) + 1, events)
 
 
 def note_resume(session: Session, claim: Claim, checkpoint_id: str) -> None:
@@ -354,18 +304,6 @@ def ask_to_tidy(session: Session, claim: Claim) -> None:
     session.execute(update(Job).where(Job.id == claim.job_id).values(tidied_at=None))
 
 
-def events_after(session: Session, job_id: str, after: int, limit: int) -> list[JobEvent]:
-    """Return events of the job, oldest first, from the one numbered `after` + 1."""
-    return list(
-        session.scalars(
-            select(JobEvent)
-            .where(JobEvent.job_id == job_id, JobEvent.seq > after)
-            .order_by(JobEvent.seq)
-            .limit(limit)
-        )
-    )
-
-
 def _database_now() -> Function[datetime]:
     """Leases are told by one clock, the database's: those of workers may differ."""
     return func.clock_timestamp(type_=DateTime(timezone=True))
@@ -490,23 +428,4 @@ def _status_event(status: Status, **data: JsonValue) -> NewEvent:
 
 def _emit(session: Session, job: Job, event: NewEvent) -> None:
     job.event_count += 1
-    _append(session, job.id, job.event_count, [event])
-
-
-def _append(session: Session, job_id: str, first_seq: int, events: Sequence[NewEvent]) -> None:
-    if not events:
-        return
-    moment = now()
-    rows = [
-        {
-            "job_id": job_id,
-            "seq": first_seq + place,
-            "at": moment,
-            "level": event.level,
-            "type": event.type,
-            "data": event.data,
-        }
-        for place, event in enumerate(events)
-    ]
-    session.execute(insert(JobEvent), rows)
-    session.execute(select(func.pg_notify(CHANNEL, job_id)))
+    job_events.append(session, job.id, job.event_count, [event])

@@ -1,7 +1,7 @@
 """News of jobs as they are committed: one connection of the process listens, many wait.
 
-PostgreSQL says of which job there are new events (`app.jobs.CHANNEL`). A notice may be lost, when
-the connection breaks or a pooler stands between, so whoever waits looks again by itself as well.
+PostgreSQL says of which job there are new events (`app.job_events`). A notice may be lost, when the
+connection breaks or a pooler stands between, so whoever waits looks again by itself as well.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import structlog
 from psycopg import sql
 from psycopg.conninfo import make_conninfo
 
-from app.jobs import CHANNEL
+from app.job_events import CHANNEL
 
 log = structlog.get_logger()
 LOOK_AGAIN_S = 15.0

@@ -5,7 +5,8 @@ from sqlalchemy.orm import Session
 from app import datasets, jobs, samples
 from app.errors import InvalidRequestError, NotFoundError
 from app.identifiers import Prefix, new_id
-from app.jobs import Claim, Kind
+from app.job_states import Kind
+from app.jobs import Claim
 from app.resources import require_ready, start_job
 from app.storage import resource_prefix
 from app.tables import Dataset, Generator, Report, SampleBatch

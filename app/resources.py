@@ -9,9 +9,9 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, select
 from sqlalchemy.orm import Session
 
-from app import jobs
+from app import job_states, jobs
 from app.errors import HasDerivedError, NotFoundError, NotReadyError
-from app.jobs import Kind, Status
+from app.job_states import Kind, Status
 from app.tables import Dataset, Generator, Job, Report, SampleBatch, now
 
 R = TypeVar("R", Dataset, Generator, SampleBatch, Report)
@@ -167,7 +167,7 @@ def delete(
 
 
 def _hide(session: Session, row: Dataset | Generator | SampleBatch | Report) -> None:
-    if row.job is not None and row.job.status not in jobs.FINAL:
+    if row.job is not None and row.job.status not in job_states.FINAL:
         jobs.cancel(session, row.tenant_id, row.job.id)
     row.deleted_at = now()
 

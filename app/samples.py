@@ -11,7 +11,8 @@ from app import generators, jobs
 from app.contact_sheet import Tile, draw
 from app.errors import InvalidRequestError
 from app.identifiers import Prefix, new_id
-from app.jobs import Claim, Kind
+from app.job_states import Kind
+from app.jobs import Claim
 from app.resources import require_ready, start_job
 from app.storage import Storage, resource_prefix
 from app.tables import Generator, SampleBatch, SampleImage

@@ -12,7 +12,8 @@ from sqlalchemy import Select, Subquery, bindparam, func, select
 from sqlalchemy.orm import Session
 
 from app import jobs, queue, workers
-from app.jobs import OWNED, TASKS, Claim, Kind, Status
+from app.job_states import OWNED, Kind, Status
+from app.jobs import TASKS, Claim
 from app.tables import Job, Tenant
 
 _CANDIDATES = 5

@@ -22,7 +22,8 @@ from sqlalchemy.orm import Session
 
 from app import jobs
 from app.embedded import guard
-from app.jobs import AttemptOutcome, NewEvent
+from app.job_events import NewEvent
+from app.job_states import AttemptOutcome
 from app.settings import base_environment
 from app.tables import now
 from models.config import Frozen

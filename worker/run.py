@@ -23,9 +23,11 @@ from sqlalchemy import select
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from app import jobs, scheduling
+from app import job_states, jobs, scheduling
 from app.errors import LeaseLostError, UnavailableError
-from app.jobs import AttemptOutcome, Claim, Kind, NewEvent, Status
+from app.job_events import NewEvent
+from app.job_states import AttemptOutcome, Kind, Status
+from app.jobs import Claim
 from app.parts import Parts
 from app.storage import STORAGE_ERRORS
 from app.tables import Job
@@ -278,7 +280,7 @@ class _Watch(threading.Thread):
             row = session.execute(
                 select(Job.status, Job.attempt).where(Job.id == claim.job_id)
             ).one()
-        if row.attempt != claim.attempt or row.status not in jobs.OWNED:
+        if row.attempt != claim.attempt or row.status not in job_states.OWNED:
             raise LeaseLostError(claim.job_id)
         self._obey(Status(row.status))
 

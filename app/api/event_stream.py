@@ -13,7 +13,7 @@ from fastapi import Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import StreamingResponse
 
-from app import jobs
+from app import job_events, job_states
 from app.api.schemas import jobs as schemas
 from app.database import Database
 from app.notices import Notices
@@ -77,11 +77,11 @@ class EventReader:
         with self._database.transaction() as session:
             # The status first: what a job told before it ended is then there to be read.
             job = session.get(Job, job_id)
-            rows = jobs.events_after(session, job_id, after, _AT_ONCE)
+            rows = job_events.events_after(session, job_id, after, _AT_ONCE)
         lines = tuple(
             _event(row.type, schemas.event(row).model_dump_json(), row.seq) for row in rows
         )
-        is_last = len(rows) < _AT_ONCE and (job is None or job.status in jobs.FINAL)
+        is_last = len(rows) < _AT_ONCE and (job is None or job.status in job_states.FINAL)
         return _News(lines, rows[-1].seq if rows else after, is_last)
 
 

@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 from sqlalchemy import func, select
 
-from app import api_keys, jobs, laptop
+from app import api_keys, job_states, laptop
 from app.api_keys import Scope
 from app.embedded.home import Home
 from app.embedded.postgres import run_postgres
@@ -29,7 +29,7 @@ from app.embedded.processes import Child, Command, start
 from app.embedded.seaweedfs import run_seaweedfs
 from app.embedded.stack import Restarts, Servers, Stack, run_services, start_servers
 from app.embedded.valkey import run_valkey
-from app.jobs import Status
+from app.job_states import Status
 from app.parts import Parts, make_parts
 from app.settings import Settings, base_environment
 from app.tables import (
@@ -192,7 +192,9 @@ class House:
 
     def ended(self, path: str, status: str = "succeeded", timeout_s: float = 120) -> Any:
         """Wait for the end of a resource's job, and return the job."""
-        job = self.until(lambda: (one := self.job(path))["status"] in jobs.FINAL and one, timeout_s)
+        job = self.until(
+            lambda: (one := self.job(path))["status"] in job_states.FINAL and one, timeout_s
+        )
         assert job["status"] == status, job
         return job
 
@@ -327,7 +329,7 @@ def audit(house: House) -> Iterator[None]:
 
 def _unowned(house: House) -> list[str]:
     """Return the jobs that wait for somebody although no test does, and folders of runs."""
-    at_rest = (*jobs.FINAL, Status.PAUSED)
+    at_rest = (*job_states.FINAL, Status.PAUSED)
     with house.parts.database.transaction() as session:
         found = list(session.scalars(select(Job.id).where(Job.status.not_in(at_rest))))
     return found + [path.name for path in (house.home.path / "scratch").glob("run-*")]

@@ -88,6 +88,7 @@ def test_kills_cost_time_and_nothing_else(
         else:
             house.tend()
     assert len(work.done) == sum(counts)
+    assert any(len(house.outcomes(path)) > 1 for path in work.done), "no kill hit a job"
     # All trained on the same images with the same seed.
     assert len({house.weights(path) for path in work.generators}) == 1
 

@@ -9,12 +9,23 @@ import pytest
 from PIL import Image
 from redis import Redis
 
-from app import api_keys, datasets, generators, jobs, migrations, reports, samples, tables
+from app import (
+    api_keys,
+    datasets,
+    generators,
+    job_states,
+    jobs,
+    migrations,
+    reports,
+    samples,
+    tables,
+)
 from app.api_keys import Scope
 from app.embedded.home import Home
 from app.embedded.stack import Servers, start_servers
 from app.identifiers import Prefix, new_id
-from app.jobs import Claim, Status
+from app.job_states import Status
+from app.jobs import Claim
 from app.parts import Parts, make_parts
 from app.settings import Settings, base_environment
 from app.storage import STORAGE_ERRORS, Storage
@@ -154,7 +165,7 @@ Work = Callable[[str], Claim]
 def new_job(parts: Parts, tenant_id: str) -> NewJob:
     """Queue a job of no resource."""
 
-    def create(kind: jobs.Kind = jobs.Kind.INGEST, owner: str = tenant_id) -> str:
+    def create(kind: job_states.Kind = job_states.Kind.INGEST, owner: str = tenant_id) -> str:
         with parts.database.transaction() as session:
             return jobs.create(
                 session, tenant_id=owner, kind=kind, resource_id="nothing", request_id="r-1"

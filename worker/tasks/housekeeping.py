@@ -8,6 +8,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import jobs, scheduling
+from app.job_states import FINAL
 from app.parts import Parts
 from app.storage import STORAGE_ERRORS, incoming_prefix, resource_prefix
 from app.tables import (
@@ -78,7 +79,10 @@ def _deleted(parts: Parts, table: type[Resource]) -> Sequence[tuple[str, str]]:
         found = session.execute(
             select(table.id, table.tenant_id)
             .outerjoin(Job, Job.id == table.job_id)
-            .where(table.deleted_at.is_not(None), Job.status.is_(None) | Job.status.in_(jobs.FINAL))
+            .where(
+                table.deleted_at.is_not(None),
+                Job.status.is_(None) | Job.status.in_(FINAL),
+            )
             .order_by(table.deleted_at)
             .limit(100)
         )
@@ -100,7 +104,7 @@ def _purge_uploads(parts: Parts) -> None:
         done = session.execute(
             select(Dataset.id, Dataset.content_key)
             .join(Job, Job.id == Dataset.job_id)
-            .where(Job.status.in_(jobs.FINAL), Dataset.content_key.is_not(None))
+            .where(Job.status.in_(FINAL), Dataset.content_key.is_not(None))
             .limit(100)
         ).all()
     for dataset_id, content_key in done:

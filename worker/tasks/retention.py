@@ -7,8 +7,8 @@ import structlog
 from sqlalchemy import delete, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from app import jobs, workers
-from app.jobs import Kind
+from app import job_states, workers
+from app.job_states import Kind
 from app.parts import Parts
 from app.storage import INCOMING, STORAGE_ERRORS, resource_prefix
 from app.tables import (
@@ -67,7 +67,7 @@ def retain(parts: Parts) -> None:
 
 def _tidy(parts: Parts, job: Job) -> None:
     # One attempt that succeeded has left nothing but what it recorded.
-    if job.status != jobs.Status.SUCCEEDED or len(job.attempts) > 1:
+    if job.status != job_states.Status.SUCCEEDED or len(job.attempts) > 1:
         prefix = resource_prefix(job.tenant_id, _FOLDERS[Kind(job.kind)], job.resource_id)
         stored = set(parts.storage.keys(f"{prefix}{job.id}/"))
         with parts.database.transaction() as session:

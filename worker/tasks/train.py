@@ -6,7 +6,7 @@ from typing import cast
 from pydantic import JsonValue
 
 from app import datasets, generators, jobs
-from app.jobs import NewEvent
+from app.job_events import NewEvent
 from app.parts import Parts
 from app.tables import Dataset, Generator
 from models.config import TrainingConfig

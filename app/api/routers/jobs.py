@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from sqlalchemy import select
 
-from app import jobs, tables
+from app import job_events, job_states, jobs, tables
 from app.api import event_stream
 from app.api.auth import JobsReader, JobsWriter
 from app.api.dependencies import Session
@@ -23,8 +23,8 @@ router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=IdempotentRoute
 def list_jobs(
     caller: JobsReader,
     session: Session,
-    kind: jobs.Kind | None = None,
-    status: jobs.Status | None = None,
+    kind: job_states.Kind | None = None,
+    status: job_states.Status | None = None,
     limit: Limit = 20,
     after: After = None,
 ) -> Page[schemas.Job]:
@@ -77,11 +77,11 @@ def list_job_events(
     """
     row = jobs.get(session, caller.tenant_id, job_id)
     if not event_stream.wants_stream(request):
-        events = jobs.events_after(session, row.id, after, limit + 1)
+        events = job_events.events_after(session, row.id, after, limit + 1)
         return page(events, limit, cursor=lambda event: event.seq, item=schemas.event)
     if last_event_id is not None:
         after = int(last_event_id)
-    if row.status in jobs.FINAL and not jobs.events_after(session, row.id, after, 1):
+    if row.status in job_states.FINAL and not job_events.events_after(session, row.id, after, 1):
         return Response(status_code=204)
     return event_stream.respond(request, row.id, after)
 

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
 
-from app import jobs, resources, samples, tables
+from app import job_states, resources, samples, tables
 from app.api import waiting
 from app.api.auth import SamplesGenerator, SamplesReader, demand
 from app.api.caching import cached_png
@@ -95,7 +95,7 @@ def _ended(parts: Parts, caller: Principal, batch_id: str) -> schemas.SampleBatc
     """Return the batch if its job has ended."""
     with parts.database.transaction() as session:
         row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
-        has_ended = row.job is not None and row.job.status in jobs.FINAL
+        has_ended = row.job is not None and row.job.status in job_states.FINAL
         return schemas.sample_batch(session, row) if has_ended else None
 
 

@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field, JsonValue
 from sqlalchemy.orm import Session
 
 from app import resources, scheduling, tables
-from app.jobs import Kind, Status
+from app.job_states import Kind, Status
 from app.scheduling import Wait
 
 

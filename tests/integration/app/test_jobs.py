@@ -9,9 +9,11 @@ import pytest
 from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
-from app import jobs
+from app import job_events, job_states, jobs
 from app.errors import ConflictError, LeaseLostError, NotFoundError, TooManyJobsError
-from app.jobs import AttemptOutcome, Claim, Kind, NewEvent, Status
+from app.job_events import NewEvent
+from app.job_states import AttemptOutcome, Kind, Status
+from app.jobs import Claim
 from app.parts import Parts
 from app.tables import Attempt, Job, JobEvent, now
 
@@ -28,7 +30,7 @@ def _job(parts: Parts, job_id: str) -> Job:
 
 def _events(parts: Parts, job_id: str) -> list[JobEvent]:
     with parts.database.transaction() as session:
-        return jobs.events_after(session, job_id, 0, 10_000)
+        return job_events.events_after(session, job_id, 0, 10_000)
 
 
 def _statuses(parts: Parts, job_id: str) -> list[object]:
@@ -412,7 +414,7 @@ def test_pausing_job_can_be_cancelled_instead(parts: Parts, new_job: NewJob, cla
 
 
 @pytest.mark.parametrize("what", [jobs.pause, jobs.resume])
-@pytest.mark.parametrize("status", jobs.FINAL)
+@pytest.mark.parametrize("status", job_states.FINAL)
 def test_ended_job_is_neither_paused_nor_resumed(
     parts: Parts,
     new_job: NewJob,
@@ -519,7 +521,7 @@ def test_events_after_a_number_are_the_rest(parts: Parts, new_job: NewJob, claim
     claimed = claim(new_job())
     with parts.database.transaction() as session:
         jobs.record(session, claimed, [NewEvent("message", {"n": n}) for n in range(4)])
-        found = jobs.events_after(session, claimed.job_id, 3, 2)
+        found = job_events.events_after(session, claimed.job_id, 3, 2)
     assert [event.seq for event in found] == [4, 5]
 
 

@@ -12,7 +12,8 @@ from sqlalchemy import update
 from app import api_keys, jobs, scheduling, workers
 from app.database import Database
 from app.errors import NotFoundError
-from app.jobs import AttemptOutcome, Claim, Kind, Status
+from app.job_states import AttemptOutcome, Kind, Status
+from app.jobs import Claim
 from app.parts import Parts
 from app.queue import Queue
 from app.scheduling import Place, Wait

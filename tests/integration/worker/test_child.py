@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 from sqlalchemy import select, update
 
-from app import datasets, jobs, tables
-from app.jobs import Status
+from app import datasets, job_events, jobs, tables
+from app.job_states import Status
 from app.parts import Parts
 from app.tables import DatasetFile, Job, now
 from models.run_folder import IngestSpec, Kind
@@ -70,7 +70,7 @@ def _job(parts: Parts, job_id: str) -> Job:
 
 def _told(parts: Parts, job_id: str, kind: str) -> list[dict[str, object]]:
     with parts.database.transaction() as session:
-        events = jobs.events_after(session, job_id, 0, 1000)
+        events = job_events.events_after(session, job_id, 0, 1000)
         return [event.data for event in events if event.type == kind]
 
 

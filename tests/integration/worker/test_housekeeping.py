@@ -8,7 +8,8 @@ from redis import Redis
 from sqlalchemy import select, update
 
 from app import datasets, jobs
-from app.jobs import Claim, Status
+from app.job_states import Status
+from app.jobs import Claim
 from app.parts import Parts
 from app.storage import incoming_prefix
 from app.tables import Dataset, IdempotencyKey, Job, now

@@ -7,8 +7,10 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from app import generators, jobs, samples
-from app.jobs import Claim, Kind, NewEvent, Status
+from app import generators, job_events, jobs, samples
+from app.job_events import NewEvent
+from app.job_states import Kind, Status
+from app.jobs import Claim
 from app.parts import Parts
 from app.storage import incoming_prefix, resource_prefix
 from app.tables import Checkpoint, Generator, Job, JobEvent, now
@@ -169,7 +171,7 @@ def test_upload_that_nobody_refers_to_goes_when_it_is_old(parts: Parts, tenant_i
 
 def _told(parts: Parts, job_id: str) -> list[str]:
     with parts.database.transaction() as session:
-        return [event.type for event in jobs.events_after(session, job_id, 0, 10_000)]
+        return [event.type for event in job_events.events_after(session, job_id, 0, 10_000)]
 
 
 def test_events_of_what_ended_long_ago_go_but_its_life(

@@ -14,7 +14,8 @@ from sqlalchemy.exc import OperationalError
 
 from app import jobs
 from app.errors import LeaseLostError, UnavailableError
-from app.jobs import AttemptOutcome, NewEvent, Status
+from app.job_events import NewEvent
+from app.job_states import AttemptOutcome, Status
 from app.parts import Parts
 from app.tables import Job, now
 from worker import scratch

@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from sqlalchemy import select
 
 from app import jobs, samples
-from app.jobs import Status
+from app.job_states import Status
 from app.parts import Parts
 from app.tables import Checkpoint, Generator, Job, SampleBatch, SampleImage, now
 from models.cli import main

@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from app import jobs
+from app import job_states, jobs
 from app.api.routers import content
 from app.parts import Parts
 from app.settings import Settings, base_environment
@@ -206,7 +206,7 @@ def test_upload_after_a_failed_ingest_is_taken(
     with parts.database.transaction() as session:
         claim = jobs.claim(session, job_id, owner="test", lease_s=60)
         assert claim is not None
-        jobs.finish(session, claim, jobs.Status.FAILED, error=("no_images", "none"))
+        jobs.finish(session, claim, job_states.Status.FAILED, error=("no_images", "none"))
     assert _status(api, dataset_id) == "failed"
     assert _put(api, dataset_id, _zip()).json()["status"] == "ingesting"
 

@@ -14,7 +14,9 @@ from sqlalchemy import text
 
 from app import jobs, notices
 from app.api import event_stream
-from app.jobs import Claim, NewEvent, Status
+from app.job_events import NewEvent
+from app.job_states import Status
+from app.jobs import Claim
 from app.parts import Parts
 from app.settings import Settings
 

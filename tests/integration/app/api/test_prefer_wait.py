@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from app import jobs, samples
-from app.jobs import Kind, Status
+from app.job_states import Kind, Status
 from app.parts import Parts
 from app.tables import Job
 
