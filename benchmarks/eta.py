@@ -28,7 +28,7 @@ def measure() -> dict[str, dict[str, float]]:
         dataset = f"/v1/datasets/{created['id']}"
         client.put(f"{dataset}/content", content=archive.read_bytes()).raise_for_status()
         service.ended(client, dataset)
-        generator = service.ended(client, service.generator(client, dataset, total_images=6400))
+        generator = service.ended(client, service.generator(client, dataset, total_images=1600))
         body = {"generator_id": generator.rsplit("/", 1)[1], "count": 10_000}
         batch = client.post("/v1/sample-batches", json=body).raise_for_status().headers["location"]
         service.ended(client, batch)
