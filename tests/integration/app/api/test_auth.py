@@ -48,6 +48,8 @@ SCOPES = {
     "getJob": Scope.JOBS_READ,
     "listJobEvents": Scope.JOBS_READ,
     "cancelJob": Scope.JOBS_WRITE,
+    "pauseJob": Scope.JOBS_WRITE,
+    "resumeJob": Scope.JOBS_WRITE,
     "createApiKey": Scope.ADMIN,
     "listApiKeys": Scope.ADMIN,
     "revokeApiKey": Scope.ADMIN,
