@@ -109,6 +109,8 @@ class _Storing:
         """Store the images that an event tells of, and tell now and then how far it is."""
         if kind != "images":
             return
+        if not self.drawn:  # the start of a process says nothing about its speed
+            self._started_s = time.monotonic()
         if time.monotonic() - self._told_s >= _PROGRESS_S:
             self._tell()  # first: if it fails, the event is handled again
         for row in cast("list[dict[str, str]]", data["rows"]):
