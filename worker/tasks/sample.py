@@ -182,7 +182,7 @@ class _Storing:
     def _tell(self, session: Session | None = None) -> None:
         self._told_s = time.monotonic()
         stored = sum(future.done() for future in self._pending[: len(self.drawn)])
-        per_s = stored / (self._told_s - self._started_s)
+        per_s = stored / max(self._told_s - self._started_s, 1e-6)
         self._progress.tell(
             {
                 "fraction": stored / self._total,
