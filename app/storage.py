@@ -5,7 +5,7 @@ URL signs its host. Keys are `tenants/<tenant>/<kind>/<id>/...`, and `incoming/<
 for what was uploaded and not yet ingested; a name from an archive is never part of a key.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,6 +15,7 @@ import boto3
 from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
+from botocore.handlers import add_expect_header
 
 from app.errors import UnavailableError
 
@@ -70,6 +71,8 @@ class Storage:
             response_checksum_validation="when_required",
         )
         self.client: S3Client = session.client("s3", endpoint_url=endpoint_internal, config=config)
+        # To ask whether a body is welcome costs a way there and back for each; ours are.
+        self.client.meta.events.unregister("before-call.s3", add_expect_header)
         self._public: S3Client = session.client("s3", endpoint_url=endpoint_public, config=config)
 
     def close(self) -> None:
@@ -97,12 +100,18 @@ class Storage:
         self.client.put_object(Bucket=self.bucket, Key=key, Body=data, ContentType=content_type)
 
     def put_file(
-        self, key: str, path: Path, content_type: str = "application/octet-stream"
+        self,
+        key: str,
+        path: Path,
+        content_type: str = "application/octet-stream",
+        on_bytes: Callable[[int], None] | None = None,
     ) -> None:
-        """Store a file under `key`, in parts and in parallel when it is large."""
-        self.client.upload_file(
-            str(path), self.bucket, key, ExtraArgs={"ContentType": content_type}
-        )
+        """Store a file under `key`, in parts and in parallel when it is large.
+
+        `on_bytes` is told, in other threads, how many more bytes went.
+        """
+        extra = {"ContentType": content_type}
+        self.client.upload_file(str(path), self.bucket, key, ExtraArgs=extra, Callback=on_bytes)
 
     def get(self, key: str) -> bytes:
         """Return a whole small object."""

@@ -55,11 +55,12 @@ def run_child(
     on_event: OnEvent | None = None,
     *,
     memory_bytes: int | None = None,
+    takes_progress: bool = False,
 ) -> Result:
     """Run one `models` process in the run's folder to its end.
 
-    `on_event` gets each event but `progress` and `message`, which are recorded here.
-    `memory_bytes` limits the address space.
+    `on_event` gets each event but `message`, which is recorded here, and `progress` too unless
+    `takes_progress`. `memory_bytes` limits the address space.
 
     Raises:
         StoppedError: if the run had to stop; the process has saved its state and left.
@@ -68,7 +69,7 @@ def run_child(
         LeaseLostError: if the attempt no longer owns the job; the process is gone.
     """
     (run.folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
-    events = Events(run, on_event)
+    events = Events(run, on_event, takes_progress=takes_progress)
     killed_before = oom_kill_count()
     with _started(run.folder, kind, memory_bytes) as process:
         stopper = Stopper(run, process)
@@ -212,7 +213,7 @@ class Progress:
 
 
 class Events:
-    """Follow `events.jsonl` as it grows; `takes_progress` says who records that."""
+    """Follow `events.jsonl` as it grows; `on_event` records progress if it `takes_progress`."""
 
     def __init__(self, run: Run, on_event: OnEvent | None, *, takes_progress: bool = False) -> None:
         """Have read nothing yet."""
@@ -260,9 +261,8 @@ class Events:
                 self._offset += len(line)
 
     def _handle(self, kind: str, data: dict[str, JsonValue]) -> None:
-        if kind == "progress":
-            if self._progress is not None:
-                self._progress.tell(data)
+        if kind == "progress" and self._progress is not None:
+            self._progress.tell(data)
         elif kind == "message":
             self._run.record([NewEvent(kind, data)])
         elif self._on_event is not None:

@@ -2,15 +2,24 @@
 
 import json
 import struct
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from app import datasets
 from app.parts import Parts
 from app.tables import Dataset
 from models.run_folder import FileVerdict, IngestSpec, IngestSummary, Kind
-from worker.child import run_child
+from worker.child import Progress, run_child
 from worker.run import JobFailedError, Run, attempt
+
+_PROGRESS_S = 1.0
+# For an estimate of the end, before there is anything to measure:
+_STORAGE_BYTES_PER_S = 150e6
+_ROW_S = 1e-4
 
 
 def ingest(parts: Parts, job_id: str) -> None:
@@ -22,11 +31,18 @@ def ingest(parts: Parts, job_id: str) -> None:
             row = session.get_one(Dataset, run.claim.resource_id)
             content_key, prefix = row.content_key, datasets.prefix(row)
         assert content_key is not None, "a job is made once there is content"
-        parts.storage.get_file(content_key, run.folder / "content")
         spec = IngestSpec(workers=parts.settings.ingest_workers)
+        image_bytes = sum(size**2 for size in spec.config.sizes)
+        forecast = _Forecast(run, _ROW_S + image_bytes / _STORAGE_BYTES_PER_S)
+        parts.storage.get_file(content_key, run.folder / "content")
         try:
             result = run_child(
-                run, Kind.INGEST, spec, memory_bytes=parts.settings.ingest_memory_bytes
+                run,
+                Kind.INGEST,
+                spec,
+                forecast.on_event,
+                memory_bytes=parts.settings.ingest_memory_bytes,
+                takes_progress=True,
             )
         except JobFailedError:
             # What was wrong with each file is the answer that the user needs.
@@ -35,20 +51,79 @@ def ingest(parts: Parts, job_id: str) -> None:
             raise
         run.check_stop()
         summary = IngestSummary.model_validate(result.detail)
-        packs = _upload_packs(run, summary, f"{prefix}{run.key_prefix}")
+        packs = _upload_packs(run, summary, f"{prefix}{run.key_prefix}", forecast)
         run.conclude = lambda session: datasets.seal(
             session, run.claim, summary.model_dump(), packs, _verdicts(run)
         )
 
 
-def _upload_packs(run: Run, summary: IngestSummary, prefix: str) -> dict[str, object]:
-    packs: dict[str, object] = {}
-    for size, count in summary.packs.items():
-        name = f"packed-{size}.safetensors"
-        path = run.folder / "outputs" / name
-        run.parts.storage.put_file(f"{prefix}{name}", path)
-        packs[size] = {"key": f"{prefix}{name}", "count": count, "data_offset": _offset(path)}
-    return packs
+class _Forecast:
+    """Says how far an ingest is: what the child says of its part, and the storing after that.
+
+    Storing takes from a twentieth of the time (slow formats) to a half (small drawings), so that a
+    constant share of it would mislead.
+    """
+
+    def __init__(self, run: Run, image_s: float) -> None:
+        """Begin now; to store an image will take about `image_s`."""
+        self._progress = Progress(run)
+        self._image_s = image_s
+        self._started_s = time.monotonic()
+        self._fraction = 0.0
+        self._shown: dict[str, JsonValue] = {}
+
+    def on_event(self, kind: str, data: dict[str, JsonValue]) -> None:
+        """Pass on the progress of the child."""
+        if kind != "progress":
+            return
+        self._shown = data
+        images, eta_s = data["total_steps"], data["eta_s"]
+        assert isinstance(images, int), "an ingest counts files"
+        storing_s = images * self._image_s
+        self._tell(eta_s + storing_s if isinstance(eta_s, int | float) else None)
+
+    def storing(self, done_bytes: int, total_bytes: int, elapsed_s: float) -> None:
+        """Tell how far the storing is."""
+        left_s = (total_bytes - done_bytes) * elapsed_s / done_bytes if done_bytes else None
+        self._shown = self._shown | {"message": "storing the images", "images_per_second": None}
+        self._tell(left_s)
+
+    def _tell(self, eta_s: float | None) -> None:
+        if eta_s is not None:
+            elapsed_s = time.monotonic() - self._started_s
+            # A worse estimate takes nothing back of what was done.
+            self._fraction = max(self._fraction, elapsed_s / (elapsed_s + eta_s))
+        self._progress.tell(self._shown | {"fraction": self._fraction, "eta_s": eta_s})
+
+
+def _upload_packs(
+    run: Run, summary: IngestSummary, prefix: str, forecast: _Forecast
+) -> dict[str, object]:
+    names = {size: f"packed-{size}.safetensors" for size in summary.packs}
+    paths = {size: run.folder / "outputs" / name for size, name in names.items()}
+    total_bytes = sum(path.stat().st_size for path in paths.values())
+    started_s, gone = time.monotonic(), [0]
+
+    def count(more_bytes: int) -> None:
+        gone[0] += more_bytes
+
+    with ThreadPoolExecutor(1, "upload") as pool:
+        for size, name in names.items():
+            put = pool.submit(
+                run.parts.storage.put_file, f"{prefix}{name}", paths[size], on_bytes=count
+            )
+            while not wait([put], _PROGRESS_S).done:
+                run.check_stop()
+                forecast.storing(gone[0], total_bytes, time.monotonic() - started_s)
+            put.result()
+    return {
+        size: {
+            "key": f"{prefix}{name}",
+            "count": summary.packs[size],
+            "data_offset": _offset(paths[size]),
+        }
+        for size, name in names.items()
+    }
 
 
 def _offset(path: Path) -> int:
