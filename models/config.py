@@ -107,6 +107,22 @@ PRESETS = {
 }
 
 
+class LabelSource(StrEnum):
+    """Where the label of an image comes from, unless a manifest says it."""
+
+    FOLDER = "folder"
+    MASK = "mask"
+
+
+class Axis(StrEnum):
+    """Across which axis of the patient a volume is cut into slices."""
+
+    AUTO = "auto"
+    AXIAL = "axial"
+    CORONAL = "coronal"
+    SAGITTAL = "sagittal"
+
+
 class IngestConfig(Frozen):
     """What ingest accepts, and how it decides what is nearly the same picture."""
 
@@ -115,6 +131,7 @@ class IngestConfig(Frozen):
     max_total_bytes: int = Field(200 << 30, ge=1, description="Inflated size of all entries.")
     max_ratio: float = Field(200.0, gt=1, description="Inflated to stored size, past 10 MiB.")
     max_pixels: int = Field(64_000_000, ge=1, description="Width times height of one image.")
+    max_voxels: int = Field(1 << 27, ge=1, description="Pixels of all slices of one file.")
     min_side_px: int = Field(32, ge=1, description="Shorter side below which an image is refused.")
     max_labels: int = Field(100, ge=1, description="Class folders in one dataset.")
     near_duplicate_bits: int = Field(
@@ -124,6 +141,16 @@ class IngestConfig(Frozen):
         0.05, gt=0, le=1, description="Share of the images past which a group stops growing."
     )
     sizes: tuple[int, ...] = PACKED_SIZES
+    labels: LabelSource = Field(
+        LabelSource.FOLDER,
+        description="`folder`: the folder that holds an image. `mask`: `tumor` where its mask "
+        "marks something, else `no_tumor`; the folder of a volume is then taken for its patient.",
+    )
+    axis: Axis = Field(
+        Axis.AUTO,
+        description="Across which axis NIfTI volumes are cut; `auto` takes that of the thickest "
+        "slices.",
+    )
 
 
 class ReportProfile(StrEnum):

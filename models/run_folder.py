@@ -18,7 +18,7 @@ import json
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, SecretBytes, field_serializer, field_validator
 
 from models.config import Frozen, IngestConfig, ReportConfig, TrainingConfig
 
@@ -38,13 +38,27 @@ class Kind(StrEnum):
 class IngestSpec(Frozen):
     """Judge, convert and pack one archive.
 
-    Outputs: `packed-<size>.safetensors` (see `models.data.packing`), `files.jsonl` with one
-    `FileVerdict` a line in archive order, and a result with an `IngestSummary`.
+    Outputs: `packed-<size>.safetensors` (see `models.data.packing`), `sixteen-bit.zip` with a PNG
+    of the values of each image whose source had more than 8 bits, `files.jsonl` with one
+    `FileVerdict` a line in archive order, `images.jsonl` with one `ImageRecord` a line in the
+    order of the packs, `certificate.json`, and a result with an `IngestSummary`.
     """
 
     archive: str = "content"
     config: IngestConfig = IngestConfig()
     workers: int = Field(2, ge=1, description="Decoding processes.")
+    pseudonym_key: SecretBytes = Field(
+        SecretBytes(b""), description="The tenant's key of the hashes that stand for identifiers."
+    )
+
+    @field_serializer("pseudonym_key", when_used="json")
+    def _reveal(self, key: SecretBytes) -> str:
+        return key.get_secret_value().hex()
+
+    @field_validator("pseudonym_key", mode="before")
+    @classmethod
+    def _from_hex(cls, key: object) -> object:
+        return bytes.fromhex(key) if isinstance(key, str) else key
 
 
 class FileVerdict(Frozen):
@@ -52,15 +66,39 @@ class FileVerdict(Frozen):
 
     index: int = Field(description="Position in the archive, from 0.")
     name: str = Field(description="Path inside the archive, control characters replaced.")
-    verdict: str = Field(description="accepted, duplicate or rejected.")
+    verdict: str = Field(description="accepted, duplicate, rejected, quarantined or used.")
     reason: str | None = Field(None, description="Why not accepted, for a person.")
+    remarks: tuple[str, ...] = Field((), description="What was noticed, and did no harm.")
+    image_count: int = Field(0, description="Accepted images that were made of it.")
     label: str | None = None
     group: int | None = None
     split: str | None = Field(None, description="train, validation or holdout.")
     sha256: str | None = Field(None, description="SHA-256 of size, mode and decoded pixels.")
     width: int | None = None
     height: int | None = None
-    rows: dict[str, int] | None = Field(None, description="Packed size -> row in that pack.")
+
+
+class ImageRecord(Frozen):
+    """An accepted image; what comes after `split` is None where the source does not say."""
+
+    index: int = Field(description="Position among the accepted images, from 0.")
+    file_index: int
+    slice_number: int = Field(description="Which slice of its file it is, from 0.")
+    label: str
+    group: int
+    split: str
+    sha256: str
+    width: int
+    height: int
+    rows: dict[str, int] = Field(description="Packed size -> row in that pack.")
+    mask_area_px: int | None = Field(None, description="None without a mask.")
+    plane: str | None = None
+    spacing_mm: tuple[float, float] | None = Field(None, description="Between rows, columns.")
+    window: dict[str, JsonValue] | None = Field(
+        None,
+        description="low, high and rule of the window to 8 bits, and slope and intercept that lead "
+        "from the 16-bit copy to real values.",
+    )
 
 
 class IngestSummary(Frozen):
@@ -69,10 +107,13 @@ class IngestSummary(Frozen):
     image_count: int
     duplicate_count: int
     rejected_count: int
+    quarantined_count: int = 0
     group_count: int
     labels: dict[str, int]
     splits: dict[str, dict[str, int]] = Field(description="split -> label -> images")
     packs: dict[str, int] = Field(description="Packed size -> images in that pack.")
+    mask_count: int = 0
+    has_sixteen_bits: bool = False
     digest: str = Field(description="SHA-256 over the sorted (pixel digest, label) pairs.")
 
 

@@ -13,7 +13,7 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal, cast
@@ -44,6 +44,14 @@ class Entry:
     data: bytes = b""
     fault: str | None = None
     position: float = 0.0  # share of the archive that lies behind, in [0, 1]
+    path: str = ""  # inside the archive, never shown and never opened: only to be compared
+
+
+Wanted = Callable[[str], bool]
+
+
+def _everything(_path: str) -> bool:
+    return True
 
 
 class _BombError(Exception):
@@ -56,15 +64,21 @@ def sanitise(name: str) -> str:
     return shown[:MAX_NAME]
 
 
-def read_entries(path: Path, config: IngestConfig) -> Iterator[Entry]:
+def read_entries(path: Path, config: IngestConfig, wanted: Wanted | None = None) -> Iterator[Entry]:
     """Yield every file of the archive at `path`, in archive order; folders are no files.
+
+    The files whose `path` is not `wanted` come without their data.
 
     Raises:
         UserError: `unsupported_archive` for another kind of file, `too_many_entries` and
             `archive_too_large` when the limits of `config` are passed.
     """
     kind = _kind(path)
-    entries = _read_zip(path, config) if kind == "zip" else _read_tar(path, config, kind)
+    wanted = wanted or _everything
+    if kind == "zip":
+        entries = _read_zip(path, config, wanted)
+    else:
+        entries = _read_tar(path, config, kind, wanted)
     # Entries that overlap in a zip may share their stored bytes, so the whole has a ratio too.
     limit_bytes = max(RATIO_FREE_BYTES, config.max_ratio * path.stat().st_size)
     limit_bytes = min(config.max_total_bytes, limit_bytes)
@@ -106,11 +120,11 @@ def _entry(name: str, position: float) -> Entry:
     elif any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in parts):
         fault = "system file"
     folder = parts[-2] if len(parts) > 1 else None
-    return Entry(sanitise(name), folder, fault=fault, position=position)
+    return Entry(sanitise(name), folder, fault=fault, position=position, path="/".join(parts))
 
 
 def _with(entry: Entry, data: bytes = b"", fault: str | None = None) -> Entry:
-    return Entry(entry.name, entry.folder, data, fault, entry.position)
+    return Entry(entry.name, entry.folder, data, fault, entry.position, entry.path)
 
 
 def _read_bounded(file: IO[bytes], stored_bytes: int, config: IngestConfig) -> tuple[bytes, str]:
@@ -125,7 +139,7 @@ def _read_bounded(file: IO[bytes], stored_bytes: int, config: IngestConfig) -> t
     return bytes(data), ""
 
 
-def _read_zip(path: Path, config: IngestConfig) -> Iterator[Entry]:
+def _read_zip(path: Path, config: IngestConfig, wanted: Wanted) -> Iterator[Entry]:
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError):
@@ -135,7 +149,8 @@ def _read_zip(path: Path, config: IngestConfig) -> Iterator[Entry]:
         infos = [info for info in archive.infolist() if not info.is_dir()]
         for index, info in enumerate(infos):
             entry = _entry(info.filename, index / len(infos))
-            yield entry if entry.fault else _read_zip_entry(archive, info, entry, config)
+            is_read = not entry.fault and wanted(entry.path)
+            yield _read_zip_entry(archive, info, entry, config) if is_read else entry
 
 
 def _read_zip_entry(
@@ -202,7 +217,9 @@ class _Metered(io.BufferedIOBase):
         return self._position
 
 
-def _read_tar(path: Path, config: IngestConfig, kind: Literal["tar", "tar.gz"]) -> Iterator[Entry]:
+def _read_tar(
+    path: Path, config: IngestConfig, kind: Literal["tar", "tar.gz"], wanted: Wanted
+) -> Iterator[Entry]:
     size_bytes = path.stat().st_size
     with path.open("rb") as stored:
         is_gzip = kind == "tar.gz"
@@ -219,7 +236,9 @@ def _read_tar(path: Path, config: IngestConfig, kind: Literal["tar", "tar.gz"]) 
                 name = info.name
                 if not info.isdir():
                     position = stored.tell() / size_bytes
-                    yield _read_tar_entry(archive, info, _entry(name, position), config)
+                    entry = _entry(name, position)
+                    is_read = not entry.fault and wanted(entry.path)
+                    yield _read_tar_entry(archive, info, entry, config) if is_read else entry
         except (*_TAR_ERRORS, _BombError) as error:
             fault = BOMB if isinstance(error, _BombError) else TORN
             yield _with(_entry(name, 1.0), fault=fault)
@@ -231,8 +250,6 @@ def _read_tar(path: Path, config: IngestConfig, kind: Literal["tar", "tar.gz"]) 
 def _read_tar_entry(
     archive: tarfile.TarFile, info: tarfile.TarInfo, entry: Entry, config: IngestConfig
 ) -> Entry:
-    if entry.fault:
-        return entry
     if info.issym() or info.islnk():
         return _with(entry, fault="links are not followed")
     if not info.isreg() or info.issparse():

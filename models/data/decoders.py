@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import resource
 import signal
 import threading
 from collections import deque
@@ -12,32 +11,27 @@ from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Generic, Self, TypeVar
 
-from models.data.decoding import DecodeConfig, Decoded, decode
+from models.data import sandbox
+from models.data.decoding import DecodeConfig, Outcome, Task, decode
 
 BATCH_FILES = 16
 BATCH_BYTES = 4 << 20
 IN_FLIGHT_BYTES = 64 << 20
-CHILD_MEMORY_BYTES = 8 << 30
+CHILD_MEMORY_BYTES = 4 << 30
 FILE_TIMEOUT_S = 30.0
 """The largest image that is accepted takes some 3 s on one slow core."""
 DEADLY = "the decoder could not survive this file"
 ENDLESS = f"decoding took more than {FILE_TIMEOUT_S:g} s"
 
 Ticket = TypeVar("Ticket")
-Outcome = Decoded | str
 
 
 def _start_child() -> None:
-    """Bound the memory, leave signals to the parent, and never outlive it."""
-    _soft, allowed = resource.getrlimit(resource.RLIMIT_AS)
-    memory = CHILD_MEMORY_BYTES
-    if allowed != resource.RLIM_INFINITY:
-        memory = min(memory, allowed)  # whoever started the run may have set a tighter limit
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    """Fence the process in, leave signals to the parent, and never outlive it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_die_with_parent, daemon=True).start()
+    sandbox.enter(CHILD_MEMORY_BYTES)
 
 
 def _die_with_parent() -> None:
@@ -47,8 +41,12 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _decode_batch(files: list[bytes], config: DecodeConfig) -> list[Outcome]:
-    return [decode(data, config) for data in files]
+def _decode_batch(tasks: list[Task], config: DecodeConfig) -> list[Outcome]:
+    outcomes = []
+    for task in tasks:
+        sandbox.allow_cpu(FILE_TIMEOUT_S)
+        outcomes.append(decode(task, config))
+    return outcomes
 
 
 class Decoders(Generic[Ticket]):
@@ -81,14 +79,14 @@ class Decoders(Generic[Ticket]):
         return ProcessPoolExecutor(workers, context, initializer=_start_child)
 
     def run(
-        self, files: Iterable[tuple[Ticket, bytes | None]]
+        self, tasks: Iterable[tuple[Ticket, Task | None]]
     ) -> Iterator[tuple[Ticket, Outcome | None]]:
-        """Yield `(ticket, outcome)` in the order of `files`; a ticket without data gets None."""
+        """Yield `(ticket, outcome)` in the order of `tasks`; a ticket without a task gets None."""
         in_flight: deque[_Batch[Ticket]] = deque()
         batch: _Batch[Ticket] = _Batch()
         in_flight_bytes = 0
-        for ticket, data in files:
-            batch.add(ticket, data)
+        for ticket, task in tasks:
+            batch.add(ticket, task)
             if len(batch.tickets) < BATCH_FILES and batch.size_bytes < BATCH_BYTES:
                 continue
             in_flight_bytes += batch.size_bytes
@@ -103,32 +101,32 @@ class Decoders(Generic[Ticket]):
             yield from self._collect(in_flight.popleft())
 
     def _submit(self, batch: "_Batch[Ticket]") -> "_Batch[Ticket]":
-        if batch.files:
+        if batch.tasks:
             try:
-                batch.future = self._pool.submit(_decode_batch, batch.files, self._config)
+                batch.future = self._pool.submit(_decode_batch, batch.tasks, self._config)
             except BrokenProcessPool:
                 batch.future = None
         return batch
 
     def _collect(self, batch: "_Batch[Ticket]") -> Iterator[tuple[Ticket, Outcome | None]]:
-        outcomes = iter(self._outcomes(batch) if batch.files else [])
-        for ticket, has_data in batch.tickets:
-            yield ticket, next(outcomes) if has_data else None
+        outcomes = iter(self._outcomes(batch) if batch.tasks else [])
+        for ticket, has_task in batch.tickets:
+            yield ticket, next(outcomes) if has_task else None
 
     def _outcomes(self, batch: "_Batch[Ticket]") -> list[Outcome]:
         try:
             if batch.future is not None:
-                return batch.future.result(len(batch.files) * FILE_TIMEOUT_S)
+                return batch.future.result(len(batch.tasks) * FILE_TIMEOUT_S)
         except BrokenProcessPool:
             pass
         except TimeoutError:
             self._renew_pool()
-        return [self._decode_alone(data) for data in batch.files]
+        return [self._decode_alone(task) for task in batch.tasks]
 
-    def _decode_alone(self, data: bytes) -> Outcome:
+    def _decode_alone(self, task: Task) -> Outcome:
         for _ in range(2):
             try:
-                future = self._pool.submit(_decode_batch, [data], self._config)
+                future = self._pool.submit(_decode_batch, [task], self._config)
                 return future.result(FILE_TIMEOUT_S)[0]
             except BrokenProcessPool:
                 # The first time it may have been broken by another file.
@@ -147,16 +145,16 @@ class Decoders(Generic[Ticket]):
 
 
 class _Batch(Generic[Ticket]):
-    """Some tickets, the files that go with them, and the answer to come."""
+    """Some tickets, the tasks that go with them, and the answer to come."""
 
     def __init__(self) -> None:
         self.tickets: list[tuple[Ticket, bool]] = []
-        self.files: list[bytes] = []
+        self.tasks: list[Task] = []
         self.size_bytes = 0
         self.future: Future[list[Outcome]] | None = None
 
-    def add(self, ticket: Ticket, data: bytes | None) -> None:
-        self.tickets.append((ticket, data is not None))
-        if data is not None:
-            self.files.append(data)
-            self.size_bytes += len(data)
+    def add(self, ticket: Ticket, task: Task | None) -> None:
+        self.tickets.append((ticket, task is not None))
+        if task is not None:
+            self.tasks.append(task)
+            self.size_bytes += task.size_bytes

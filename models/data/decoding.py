@@ -1,40 +1,36 @@
-"""Decode one untrusted image file to 8-bit grayscale; the one path for real and generated images.
+"""Decode one untrusted file of any kind for a dataset: into pixels, raw slices, or a verdict.
 
-Nothing here knows of archives or folders: bytes in, pixels or a `Rejection` in words out. The
-formats are a short list on purpose, because each decoder is attack surface. Dimensions are judged
-from the header, before a pixel is decoded.
+The kind is told by the content, never by the name. This runs in a process that a hostile file may
+kill (`models.data.decoders`).
 """
 
 import hashlib
 import io
-import struct
-import warnings
-import zlib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 
-FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
-ALPHA_MODES = frozenset({"LA", "La", "PA", "RGBA", "RGBa"})
-COLOUR_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "LAB", "HSV"})
-INTEGER_BITS = (8, 10, 12, 14, 16)
-_BROKEN = (OSError, SyntaxError, ValueError, TypeError, KeyError, IndexError, EOFError)
-_BROKEN_TOO = (
-    AttributeError,
-    AssertionError,
-    ArithmeticError,
-    struct.error,
-    RuntimeError,
-    zlib.error,
-)
+from models.data import arrays, burned_in, dicom, nifti, pictures
+from models.data.raw_slices import RawSlice
+from models.data.rejection import Quarantine, Rejection
+from models.data.volumes import Window, to_bytes
 
-Pixels = NDArray[np.uint8]
+FINGERPRINT_SIDE = 64
+EMPTY_LEVEL, EMPTY_SHARE = 26, 0.01
+"""A slice of a volume is empty when less than a hundredth of it is above a tenth of the window."""
+MAX_ASPECT = 8.0
+_DEEP_TOP = (1 << 16) - 1
 
 
-class Rejection(Exception):  # noqa: N818 - it is a verdict on a file, not an error of ours
-    """Raise for a file that is not a usable image, with a reason for a person."""
+class Role(StrEnum):
+    """What a file is to the dataset."""
+
+    IMAGE = "image"
+    MASK = "mask"
 
 
 @dataclass(frozen=True)
@@ -44,6 +40,39 @@ class DecodeConfig:
     max_pixels: int
     min_side_px: int
     sizes: tuple[int, ...]
+    max_voxels: int = 1 << 27
+    max_bytes: int = 1 << 29
+    axis: str = "auto"
+    key: bytes = field(default=b"", repr=False)
+    """Of the tenant's pseudonyms."""
+
+
+@dataclass(frozen=True)
+class FileTask:
+    """One file to be decoded."""
+
+    data: bytes = field(repr=False)
+    role: Role = Role.IMAGE
+    label: str | None = None
+    """The name of the folder that holds it, which may be the patient's."""
+
+    @property
+    def size_bytes(self) -> int:
+        """How much travels to the process."""
+        return len(self.data)
+
+
+@dataclass(frozen=True)
+class SliceTask:
+    """One slice of a volume whose window is known."""
+
+    raw: RawSlice = field(repr=False)
+    window: Window
+
+    @property
+    def size_bytes(self) -> int:
+        """How much travels to the process."""
+        return len(self.raw.values)
 
 
 @dataclass(frozen=True)
@@ -54,113 +83,228 @@ class Decoded:
     width: int
     height: int
     fingerprint: bytes
+    """Eight hashes of 32 bytes: as it is, then turned and mirrored (`fingerprints`)."""
     squares: dict[int, bytes]  # side in px -> (side, side) uint8, row by row
+    deep: bytes | None = field(default=None, repr=False)
+    """A 16-bit PNG, for sources of more than 8 bits."""
+    deep_scale: tuple[float, float] | None = None
+    """Slope and intercept from the 16-bit values to real ones."""
+    window: Window | None = None
 
 
-def to_grayscale(data: bytes, max_pixels: int) -> Image.Image:
-    """Decode `data` to a mode-L image: EXIF orientation applied, alpha on black.
+@dataclass(frozen=True)
+class Opened:
+    """The slices of a file that are windowed with the rest of their volume."""
 
-    Integers of 16 bits are scaled linearly from 0 to 2^k - 1, with k the smallest of 8, 10, 12, 14
-    and 16 that holds the maximum; floats in [0, 1] are scaled by 255, those in [0, 255] kept.
+    slices: tuple[RawSlice, ...]
+    remarks: tuple[str, ...] = ()
+    actions: Counter[str] = field(default_factory=Counter)
+    has_personal_label: bool = False
 
-    Raises:
-        Rejection: when it is not one whole image of a known format and depth.
+
+@dataclass(frozen=True)
+class MaskSlice:
+    """A mask, made square as its image is."""
+
+    width: int
+    height: int
+    area_px: int
+    squares: dict[int, bytes]  # side in px -> bits, packed row by row
+
+
+@dataclass(frozen=True)
+class Quarantined:
+    """A file that may show who the patient is."""
+
+    reason: str
+
+
+class _Empty(StrEnum):
+    EMPTY = "empty slice"
+
+
+EMPTY = _Empty.EMPTY
+Task = FileTask | SliceTask
+Outcome = Decoded | Opened | Quarantined | tuple[MaskSlice, ...] | str
+"""A string is the reason of a rejection; `EMPTY` is one that is not worth a word each time."""
+
+
+def decode(task: Task, config: DecodeConfig) -> Outcome:
+    """Do one task; what cannot be used is told, and never raised."""
+    try:
+        if isinstance(task, SliceTask):
+            return develop(task.raw, task.window, config)
+        if task.role is Role.MASK:
+            return tuple(_mask(pixels, config) for pixels in _mask_planes(task.data, config))
+        return _open(task, config)
+    except Quarantine as quarantine:
+        return Quarantined(str(quarantine))
+    except Rejection as rejection:
+        return str(rejection)
+    except MemoryError:
+        return "too large to decode"
+
+
+def _open(task: FileTask, config: DecodeConfig) -> Decoded | Opened:
+    data = task.data
+    if not data:
+        raise Rejection("the file is empty")
+    volume = _volume(data, config, task.label)
+    if volume is not None:
+        for raw in volume.slices:
+            _check_side(raw.columns, raw.rows, config)
+        return volume
+    picture = pictures.read(data, config.max_pixels)
+    _check_side(*picture.grey.size, config)
+    _check_content(picture.grey)
+    if burned_in.has_text(np.asarray(picture.grey)):
+        raise Quarantine("text seems to be burned into the pixels")
+    decoded = _finish(picture.grey, config)
+    if picture.deep is None:
+        return decoded
+    return replace(
+        decoded,
+        deep=_deep_png(picture.deep),
+        deep_scale=(1.0, 0.0),
+        window=Window(0.0, float(picture.top), "depth"),
+    )
+
+
+def _volume(data: bytes, config: DecodeConfig, label: str | None = None) -> Opened | None:
+    """Return the slices of what may have many; None for a single picture."""
+    if dicom.is_dicom(data):
+        image = dicom.read(data, config.key, config.max_voxels, label)
+        return Opened(image.slices, image.remarks, image.actions, image.has_personal_label)
+    if nifti.is_nifti(data):
+        volume = nifti.read(data, config.axis, config.max_voxels, config.max_bytes)
+        return Opened(volume.slices, volume.remarks)
+    if data.startswith(b"\x1f\x8b"):
+        raise Rejection("gzip of something that is not NIfTI")
+    if arrays.is_npz(data):
+        stack = list(arrays.read(data, config.max_voxels, config.max_bytes))
+    elif pictures.is_stack(data):
+        stack = pictures.read_stack(data, config.max_voxels)
+    else:
+        return None
+    return Opened(tuple(_page(number, values) for number, values in enumerate(stack)))
+
+
+def _page(number: int, values: NDArray[np.generic]) -> RawSlice:
+    values = np.ascontiguousarray(values)
+    rows, columns = values.shape
+    return RawSlice(
+        values=values.tobytes(),
+        dtype=values.dtype.str,
+        rows=rows,
+        columns=columns,
+        volume=f"{rows}x{columns}",
+        number=number,
+        position_mm=number,
+    )
+
+
+def develop(raw: RawSlice, window: Window, config: DecodeConfig) -> Decoded | str:
+    """Make an image of one slice of a volume; `EMPTY` for one without anything to see."""
+    pixels = to_bytes(raw, window)
+    if float((pixels > EMPTY_LEVEL).mean()) < EMPTY_SHARE:
+        return EMPTY
+    grey = _isotropic(Image.fromarray(pixels), raw.spacing_mm)
+    decoded = _finish(grey, config)
+    if window.rule == "none":
+        return decoded
+    deep, scale = _to_16_bits(raw)
+    return replace(decoded, deep=_deep_png(deep), deep_scale=scale, window=window)
+
+
+def _to_16_bits(raw: RawSlice) -> tuple[NDArray[np.uint16], tuple[float, float]]:
+    """Return the values as 16-bit ones, with slope and intercept that lead back to real ones."""
+    values = raw.array()
+    if values.dtype.kind == "f":
+        low, high = float(values.min()), float(values.max())
+        step = (high - low) / _DEEP_TOP or 1.0
+        deep = np.rint((values.astype(np.float64) - low) / step).astype(np.uint16)
+        return deep, (step * raw.slope, raw.intercept + low * raw.slope)
+    low_int = int(values.min()) if values.dtype.kind == "i" else 0
+    deep = (values.astype(np.int64) - low_int).astype(np.uint16)
+    return deep, (raw.slope, raw.intercept + low_int * raw.slope)
+
+
+def _deep_png(values: NDArray[np.uint16]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(values).save(buffer, "PNG", compress_level=1)
+    return buffer.getvalue()
+
+
+def _isotropic(grey: Image.Image, spacing_mm: tuple[float, float] | None) -> Image.Image:
+    """Stretch the coarser side of pixels that are not square, so that a head is not flat."""
+    if spacing_mm is None:
+        return grey
+    rows_mm, columns_mm = spacing_mm
+    ratio = rows_mm / columns_mm
+    if abs(ratio - 1) < 0.01 or not 1 / MAX_ASPECT < ratio < MAX_ASPECT:  # noqa: PLR2004
+        return grey
+    width, height = grey.size
+    size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
+    return grey.resize(size, Image.Resampling.BICUBIC)
+
+
+def _check_side(width: int, height: int, config: DecodeConfig) -> None:
+    if min(width, height) < config.min_side_px:
+        raise Rejection(f"{width}x{height} pixels; the shorter side needs {config.min_side_px}")
+
+
+def _check_content(image: Image.Image) -> None:
+    low, high = image.getextrema()
+    if low == high:
+        raise Rejection("no content: every pixel has the same value")
+
+
+def _finish(image: Image.Image, config: DecodeConfig) -> Decoded:
+    """Make the squares of a mode-L image.
+
+    A square of 256 px is made only of images whose longer side has that many: the others would be
+    blown up. The smaller sizes are made of all.
     """
-    Image.MAX_IMAGE_PIXELS = max_pixels
-    with warnings.catch_warnings():
-        # Pillow only warns of a bomb, of a short file or of a broken tag.
-        warnings.simplefilter("error")
-        warnings.simplefilter("ignore", DeprecationWarning)
-        image = _open(data, max_pixels)
-        try:
-            image.load()
-            ImageOps.exif_transpose(image, in_place=True)
-            return _to_mode_l(image)
-        except (*_BROKEN, *_BROKEN_TOO) as error:
-            raise Rejection(_explain(error)) from error
-        except Warning as error:
-            raise Rejection(f"damaged image: {_shorten(error)}") from error
-        except MemoryError as error:
-            raise Rejection("too large to decode") from error
+    sizes = [side for side in config.sizes if side <= max(128, *image.size)]
+    squares = {side: letterbox(image, side) for side in sizes}
+    small = squares.get(FINGERPRINT_SIDE) or letterbox(image, FINGERPRINT_SIDE)
+    return Decoded(
+        pixel_digest(image),
+        image.width,
+        image.height,
+        fingerprints(small),
+        {side: square.tobytes() for side, square in squares.items()},
+    )
 
 
-def _open(data: bytes, max_pixels: int) -> Image.Image:
-    """Read the header and judge the dimensions."""
-    too_large = f"larger than {max_pixels / 1e6:g} megapixels"
-    try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.width * image.height > max_pixels:
-            raise Rejection(too_large)
-        has_more_frames = _has_more_frames(image)
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise Rejection(too_large) from error
-    except UnidentifiedImageError as error:
-        raise Rejection("not an image (PNG, JPEG, TIFF, BMP or WebP)") from error
-    except (*_BROKEN, *_BROKEN_TOO, Warning) as error:
-        raise Rejection(f"damaged image: {_shorten(error)}") from error
-    except MemoryError as error:
-        raise Rejection("too large to decode") from error
-    if has_more_frames:
-        raise Rejection("has more than one frame; upload single-frame images")
-    return image
+def _mask_planes(data: bytes, config: DecodeConfig) -> list[Image.Image]:
+    """Return the planes of a mask, turned and numbered as the slices of its image are."""
+    volume = _volume(data, config)
+    if volume is None:
+        return [_binary(np.asarray(pictures.read(data, config.max_pixels).grey))]
+    return [_isotropic(_binary(raw.array()), raw.spacing_mm) for raw in volume.slices]
 
 
-def _has_more_frames(image: Image.Image) -> bool:
-    """Look for a second frame only: counting all of them can take hours."""
-    try:
-        image.seek(1)
-    except EOFError:
-        image.seek(0)
-        return False
-    return True
-
-
-def _explain(error: Exception) -> str:
-    text = _shorten(error)
-    return f"truncated image: {text}" if "truncated" in text.lower() else f"damaged image: {text}"
-
-
-def _shorten(error: BaseException) -> str:
-    """Return Pillow's words without addresses of objects and values of the file."""
-    text = str(error).split("<")[0].strip(" :")
-    return text[:100] or type(error).__name__
-
-
-def _to_mode_l(image: Image.Image) -> Image.Image:
-    if image.mode == "L" and "transparency" not in image.info:
-        return image
-    if image.mode in ALPHA_MODES or (image.mode in COLOUR_MODES and "transparency" in image.info):
-        rgba = image.convert("RGBA")
-        black = Image.new("RGBA", rgba.size, (0, 0, 0, 255))
-        return Image.alpha_composite(black, rgba).convert("L")
-    if image.mode in COLOUR_MODES:
-        return image.convert("L" if image.mode == "1" else "RGB").convert("L")
-    if image.mode == "I" or image.mode.startswith("I;16"):
-        return Image.fromarray(_scale_integers(np.asarray(image)))
-    if image.mode == "F":
-        return Image.fromarray(_scale_floats(np.asarray(image)))
-    raise Rejection(f"pixels of an unsupported kind ({image.mode})")
-
-
-def _scale_integers(values: NDArray[np.integer]) -> Pixels:
-    """Scale integers of any width from 0..2^k - 1 to 0..255, shape kept."""
-    low, high = int(values.min()), int(values.max())
-    if low < 0 or high >= 1 << 16:
-        raise Rejection("integers outside 0..65535")
-    top = next((1 << bits) - 1 for bits in INTEGER_BITS if high < 1 << bits)
-    scaled = np.rint(values.astype(np.float32) * np.float32(255 / top))
-    return np.asarray(scaled, dtype=np.uint8)
-
-
-def _scale_floats(values: NDArray[np.floating]) -> Pixels:
-    """Scale floats in [0, 1], or keep those in [0, 255], shape kept."""
+def _binary(values: NDArray[np.generic]) -> Image.Image:
+    """Return 255 where a mask marks something: any label, or more than half of grey."""
     low, high = float(values.min()), float(values.max())
-    if not (low >= 0 and high <= 255):  # noqa: PLR2004 - also true for NaN
-        raise Rejection("floating-point pixels outside 0..1 and 0..255")
-    return np.asarray(np.rint(values * (255 if high <= 1 else 1)), dtype=np.uint8)
+    is_grey = high > 127  # noqa: PLR2004 - drawn in black and white, perhaps through JPEG
+    marked = values.astype(np.float32) > (high / 2 if is_grey else min(low, 0))
+    return Image.fromarray(np.asarray(marked * 255, np.uint8))
 
 
-def letterbox(image: Image.Image, side_px: int) -> Image.Image:
+def _mask(image: Image.Image, config: DecodeConfig) -> MaskSlice:
+    squares = {}
+    for side in config.sizes:
+        square = letterbox(image, side, Image.Resampling.BOX)
+        squares[side] = np.packbits(np.asarray(square) > 127).tobytes()  # noqa: PLR2004
+    area = int(np.count_nonzero(np.asarray(image)))
+    return MaskSlice(image.width, image.height, area, squares)
+
+
+def letterbox(
+    image: Image.Image, side_px: int, kernel: Image.Resampling = Image.Resampling.BICUBIC
+) -> Image.Image:
     """Resize the longer side of a mode-L `image` to `side_px`, centred on a black square.
 
     The kernel is Pillow's antialiased bicubic: Parmar, Zhang and Zhu 2022, "On Aliased Resizing and
@@ -168,7 +312,7 @@ def letterbox(image: Image.Image, side_px: int) -> Image.Image:
     """
     scale = side_px / max(image.size)
     width, height = (max(1, round(scale * side)) for side in image.size)
-    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    resized = image.resize((width, height), kernel)
     if width == height:
         return resized
     square = Image.new("L", (side_px, side_px))
@@ -189,11 +333,26 @@ def fingerprint(square: Image.Image) -> bytes:
     Signs of the 255 lowest AC coefficients of the 2-D DCT-II against their median, after Zauner
     2010, "Implementation and Benchmarking of Perceptual Image Hash Functions".
     """
+    return fingerprints(square)[:32]
+
+
+def fingerprints(square: Image.Image) -> bytes:
+    """Return the hashes of a 64x64 mode-L image in its eight orientations, as it is first.
+
+    To mirror an image changes the sign of the odd coefficients along that side, and to turn it
+    swaps the sides: eight hashes cost one transform.
+    """
     pixels = np.asarray(square, dtype=np.float32)
     low = _DCT @ pixels @ _DCT.T  # (16, 16), [0, 0] is the mean
-    coefficients = low.ravel()[1:]
-    is_high = coefficients > np.median(coefficients)
-    return np.packbits(np.concatenate([[False], is_high])).tobytes()
+    turned = [
+        one * rows[:, None] * columns[None]
+        for one in (low, low.T)
+        for rows in (_EVEN, _ODD)
+        for columns in (_EVEN, _ODD)
+    ]
+    coefficients = np.stack(turned).reshape(len(turned), -1)[:, 1:]
+    is_high = coefficients > np.median(coefficients, axis=1, keepdims=True)
+    return np.packbits(np.pad(is_high, ((0, 0), (1, 0))), axis=1).tobytes()
 
 
 def _dct_rows(count: int, length: int) -> NDArray[np.float32]:
@@ -201,32 +360,7 @@ def _dct_rows(count: int, length: int) -> NDArray[np.float32]:
     return np.cos(np.pi * k * (2 * x + 1) / (2 * length)).astype(np.float32)
 
 
-FINGERPRINT_SIDE = 64
 _DCT = _dct_rows(16, FINGERPRINT_SIDE)
-
-
-def decode(data: bytes, config: DecodeConfig) -> Decoded | str:
-    """Decode one file for a dataset; a string is the reason why it was rejected.
-
-    A square of 256 px is made only of images whose longer side has that many: the others would be
-    blown up. The smaller sizes are made of all.
-    """
-    try:
-        image = to_grayscale(data, config.max_pixels)
-    except Rejection as rejection:
-        return str(rejection)
-    if min(image.size) < config.min_side_px:
-        return f"{image.width}x{image.height} pixels; the shorter side needs {config.min_side_px}"
-    low, high = image.getextrema()
-    if low == high:
-        return "no content: every pixel has the same value"
-    sizes = [side for side in config.sizes if side <= max(128, *image.size)]
-    squares = {side: letterbox(image, side) for side in sizes}
-    small = squares.get(FINGERPRINT_SIDE) or letterbox(image, FINGERPRINT_SIDE)
-    return Decoded(
-        pixel_digest(image),
-        image.width,
-        image.height,
-        fingerprint(small),
-        {side: square.tobytes() for side, square in squares.items()},
-    )
+_EVEN = np.ones(16, np.float32)
+_ODD = (-1.0) ** np.arange(16, dtype=np.float32)
+"""Signs that mirror along a side."""

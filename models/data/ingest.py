@@ -1,150 +1,335 @@
-"""Judge, convert, group, split and pack one archive of labelled images."""
+"""Judge, convert, group, split and pack one archive of images and volumes."""
 
+import hashlib
 import json
-import re
 import time
-import unicodedata
+import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from models.config import IngestConfig
+from models.config import IngestConfig, LabelSource
+from models.data import certificate, deidentify
 from models.data.archive import Entry, read_entries
 from models.data.decoders import Decoders
-from models.data.decoding import DecodeConfig, Decoded
-from models.data.grouping import group_images, number_by_appearance
-from models.data.packing import SPLITS, PackWriter
+from models.data.decoding import (
+    DecodeConfig,
+    Decoded,
+    FileTask,
+    Opened,
+    Outcome,
+    Quarantined,
+    Role,
+    SliceTask,
+    Task,
+)
+from models.data.grouping import distances_across, group_images, number_by_appearance
+from models.data.judging import Judge, Ticket, by_file
+from models.data.layout import Layout, find_manifest, lay_out
+from models.data.masks import Masks
+from models.data.packing import SPLITS, TRAIN, PackWriter
+from models.data.raw_slices import RawSlice
 from models.data.splits import dataset_digest, split_groups
+from models.data.volumes import Volumes
 from models.progress import Progress, Stopped
-from models.run_folder import FileVerdict, IngestSpec, IngestSummary, UserError
+from models.run_folder import (
+    FileVerdict,
+    ImageRecord,
+    IngestSpec,
+    IngestSummary,
+    write_json,
+)
 
-UNLABELLED = "unlabelled"
-LABEL = re.compile(r"[\w][\w .()+-]{0,63}")
 SMALL_ARCHIVE_BYTES = 4 << 20
 """Below this a second decoding process takes longer to start than it saves."""
+SIXTEEN_BITS = "sixteen-bit.zip"
 REPORT_PERIOD_S = 1.0
-GROUPING_S = 4e-9
+GROUPING_S = 30e-9
 """Seconds for each pair of images, on one core: enough for an estimate of the end."""
-WHAT_TO_DO = "put PNG, JPEG, TIFF, BMP or WebP files in one folder per class"
+SLICE_S = 4e-3
+"""Seconds to make an image of a slice, likewise."""
 
 
 def ingest(run_dir: Path, spec: IngestSpec, progress: Progress) -> IngestSummary:
-    """Read the archive of a run folder and leave its packs and `files.jsonl` in `outputs/`.
+    """Read the archive of a run folder and leave in `outputs/` what `IngestSpec` says.
 
     One hostile file is one rejected file; memory does not grow with the pixels. Where equal pixels
     come under two labels, the first label in the archive stands.
 
     Raises:
-        UserError: `unsupported_archive`, `too_many_entries`, `archive_too_large`,
+        UserError: `unsupported_archive`, `too_many_entries`, `archive_too_large`, `bad_manifest`,
             `too_many_labels`, or `no_usable_images` when nothing was accepted.
         Stopped: when `progress` asked for it.
     """
     outputs = run_dir / "outputs"
     outputs.mkdir(parents=True, exist_ok=True)
-    config, archive = spec.config, run_dir / spec.archive
-    workers = 1 if archive.stat().st_size < SMALL_ARCHIVE_BYTES else spec.workers
-    decoding = DecodeConfig(config.max_pixels, config.min_side_px, config.sizes)
-    partial = outputs / "files.partial"
+    archive = run_dir / spec.archive
     with ExitStack() as stack:
-        decoders = stack.enter_context(Decoders[_Ticket](decoding, workers))
+        run = _Ingest(outputs, spec, _Reporter(progress), archive.stat().st_size, stack)
+        run.read_files(archive)
+        run.make_slices()
+        return run.seal()
+
+
+@dataclass(frozen=True)
+class _Slip:
+    """What goes with a task: the file, and for a slice what is known of it."""
+
+    ticket: Ticket
+    raw: RawSlice | None = None
+
+
+class _Ingest:
+    """The steps of one ingest, and what they share."""
+
+    def __init__(
+        self,
+        outputs: Path,
+        spec: IngestSpec,
+        reporter: "_Reporter",
+        archive_bytes: int,
+        stack: ExitStack,
+    ) -> None:
+        """Open everything; it is closed with `stack`."""
+        config = spec.config
+        self._outputs, self._config, self._reporter = outputs, config, reporter
+        self._key = spec.pseudonym_key.get_secret_value()
+        self._decoders: Decoders[_Slip] = stack.enter_context(
+            Decoders(
+                DecodeConfig(
+                    config.max_pixels,
+                    config.min_side_px,
+                    config.sizes,
+                    config.max_voxels,
+                    config.max_entry_bytes,
+                    config.axis,
+                    self._key,
+                ),
+                1 if archive_bytes < SMALL_ARCHIVE_BYTES else spec.workers,
+            )
+        )
         packs = {
             size: stack.enter_context(closing(_pack(outputs, size, config)))
             for size in config.sizes
         }
-        lines = stack.enter_context(partial.open("w", encoding="utf-8"))
-        judge = _Judge(packs)
-        reporter = _Reporter(progress)
-        for ticket, outcome in decoders.run(_tickets(archive, config, reporter)):
-            lines.write(judge.verdict(ticket, outcome).model_dump_json() + "\n")
-            reporter.judged(judge.file_count, ticket.entry.position)
+        self._volumes: Volumes[Ticket] = stack.enter_context(Volumes(outputs))
+        self._masks = stack.enter_context(Masks(outputs, config.sizes))
+        self._partial = outputs / "files.partial"
+        self._lines = stack.enter_context(self._partial.open("w", encoding="utf-8"))
+        self._sixteen = stack.enter_context(zipfile.ZipFile(outputs / SIXTEEN_BITS, "w"))
+        self._has_sixteen = False
+        self._judge = Judge(packs, config)
+
+    def read_files(self, archive: Path) -> None:
+        """Decode every file; single pictures are done then, slices wait for their volume."""
+        layout = _lay_out(archive, self._config)
+        tasks = self._tasks(archive, layout)
+        for slip, outcome in self._decoders.run(tasks):
+            verdict = self._take(slip.ticket, outcome)
+            self._judge.file_count += 1
+            self._lines.write(verdict.model_dump_json() + "\n")
+            entry = slip.ticket.entry
+            self._reporter.read(self._judge.file_count, entry.position, len(self._volumes))
+        if layout.missing:
+            self._judge.remarks["listed in the manifest and missing"] += layout.missing
+
+    def _tasks(self, archive: Path, layout: Layout) -> Iterator[tuple[_Slip, Task | None]]:
+        for index, entry in enumerate(read_entries(archive, self._config)):
+            self._reporter.obey()
+            ticket, task = self._judged(index, entry, layout)
+            yield _Slip(ticket), task
+
+    def _judged(self, index: int, entry: Entry, layout: Layout) -> tuple[Ticket, Task | None]:
+        """Say what a file is, and what is to be done with it."""
+        part = layout.part(entry.path)
+        fault = entry.fault or part.fault
+        if fault is None and part.sha256 and hashlib.sha256(entry.data).hexdigest() != part.sha256:
+            fault = "its SHA-256 is not what the manifest says"
+        if fault is None and part.label is None:
+            fault = "the name of its folder cannot be a label"
+        shown = Entry(
+            entry.name, entry.folder, fault=fault, position=entry.position, path=entry.path
+        )
+        if fault is not None or part.is_manifest:
+            return Ticket(index, shown, part), None
+        role = Role.MASK if part.is_mask else Role.IMAGE
+        label = None if part.is_label_given else part.label
+        return Ticket(index, shown, part), FileTask(entry.data, role, label)
+
+    def _take(self, ticket: Ticket, outcome: Outcome | None) -> FileVerdict:
+        judge = self._judge
+        if outcome is None and ticket.part.is_manifest and ticket.entry.fault is None:
+            return judge.used(ticket, "the manifest")
+        if isinstance(outcome, Quarantined):
+            return judge.quarantine(ticket, outcome)
+        if isinstance(outcome, Decoded):
+            at = len(judge.accepted)
+            verdict = judge.picture(ticket, outcome)
+            self._keep_16_bits(at, outcome)
+            return verdict
+        if isinstance(outcome, Opened):
+            if outcome.has_personal_label:
+                part = ticket.part.unlabelled()
+                ticket = Ticket(ticket.index, ticket.entry, part)
+            for raw in outcome.slices:
+                self._volumes.add(ticket, self._place(ticket, raw))
+            return judge.opened(ticket, outcome)
+        if isinstance(outcome, tuple):
+            self._masks.add(ticket.entry.path, outcome)
+            return judge.used(ticket, "a mask")
+        return judge.rejected(ticket, outcome or ticket.entry.fault or "not readable")
+
+    def _place(self, ticket: Ticket, raw: RawSlice) -> RawSlice:
+        """Name the volume of a slice: its series, or its file."""
+        if raw.is_series:
+            return raw
+        return raw.renamed(f"file {ticket.index} {raw.volume}")
+
+    def make_slices(self) -> None:
+        """Make images of the slices of volumes, which are complete now."""
+        total = len(self._volumes)
+        for count, (slip, outcome) in enumerate(self._decoders.run(self._slice_tasks()), start=1):
+            assert slip.raw is not None, "a slice has one"
+            assert isinstance(outcome, Decoded | str), "what a slice becomes"
+            at = len(self._judge.accepted)
+            self._judge.slice(slip.ticket, slip.raw, outcome, self._group_key(slip))
+            if isinstance(outcome, Decoded):
+                self._keep_16_bits(at, outcome)
+            self._reporter.made(count, total)
+        self._judge.count_settled()
+
+    def _slice_tasks(self) -> Iterator[tuple[_Slip, Task | None]]:
+        for volume in self._volumes.developed():
+            for ticket, raw, window in volume:
+                self._reporter.obey()
+                yield _Slip(ticket, raw.without_values()), SliceTask(raw, window)
+
+    def _group_key(self, slip: "_Slip") -> str:
+        """Say to whom a slice belongs: the manifest knows best, a volume is of one patient."""
+        raw, part = slip.raw, slip.ticket.part
+        assert raw is not None, "a slice has one"
+        if part.group:
+            return f"manifest {part.group}"
+        if raw.group:
+            return f"patient {raw.group}"
+        folder = slip.ticket.entry.path.rpartition("/")[0]
+        if self._config.labels is LabelSource.MASK and folder:
+            return f"folder {folder}"
+        return f"volume {raw.volume}"
+
+    def _keep_16_bits(self, at: int, image: Decoded) -> None:
+        """Keep the 16-bit copy of an image, if it was accepted and has one."""
+        if image.deep is not None and len(self._judge.accepted) > at:
+            self._sixteen.writestr(f"{at:06d}.png", image.deep)
+            self._has_sixteen = True
+
+    def seal(self) -> IngestSummary:
+        """Group and split the accepted images, close the packs and write all lists."""
+        judge = self._judge
         if not judge.accepted:
             # Why each file was refused is what the user needs then.
-            lines.close()
-            partial.replace(outputs / "files.jsonl")
-        judge.check(config)
-        reporter.say("looking for images that are nearly the same")
-        summary = _seal(judge, config)
-    _write_verdicts(partial, outputs / "files.jsonl", judge)
-    return summary
+            self._lines.close()
+            _write_files(self._partial, self._outputs / "files.jsonl", judge)
+        judge.match_masks(self._masks)
+        judge.check()
+        self._reporter.say("looking for images that are nearly the same")
+        digest = dataset_digest((image.sha256, image.label) for image in judge.accepted)
+        across = self._split(digest)
+        self._seal_packs(digest)
+        self._sixteen.close()
+        if not self._has_sixteen:
+            (self._outputs / SIXTEEN_BITS).unlink()
+        summary = self._summary(digest)
+        self._lines.close()
+        _write_files(self._partial, self._outputs / "files.jsonl", judge)
+        _write_images(self._outputs / "images.jsonl", judge)
+        document = certificate.document(judge, summary, self._config, across)
+        write_json(self._outputs / "certificate.json", document)
+        return summary
 
+    def _split(self, digest: str) -> dict[str, int]:
+        """Divide the images by group; return what is nearly the same on both sides."""
+        images = self._judge.accepted
+        # A canonical order, so that ties fall alike in every archive of the same images.
+        canonical = sorted(images, key=lambda image: image.sha256)
+        fingerprints = [image.fingerprint for image in canonical]
+        config = self._config
+        keys = [
+            deidentify.pseudonym(self._key, "group", image.key) if image.key else None
+            for image in canonical
+        ]
+        found = group_images(fingerprints, config.near_duplicate_bits, config.max_group_share, keys)
+        for image, group in zip(canonical, found, strict=True):
+            image.group = int(group)
+        groups = number_by_appearance([image.group for image in images]).tolist()
+        labels = [image.label for image in images]
+        splits = split_groups(groups, labels, [image.sha256 for image in images], digest)
+        for image, group, split in zip(images, groups, splits.tolist(), strict=True):
+            image.group, image.split = group, split
+        self._reporter.say("comparing the splits with one another")
+        bits = distances_across(fingerprints, [image.split == TRAIN for image in canonical])
+        return {
+            "compared": len(bits),
+            "same_picture": int((bits <= certificate.SAME_PICTURE_BITS).sum()),
+            "nearly_the_same": int((bits <= config.near_duplicate_bits).sum()),
+        }
 
-@dataclass(frozen=True)
-class _Ticket:
-    entry: Entry
-    label: str
+    def _seal_packs(self, digest: str) -> None:
+        images = self._judge.accepted
+        names = sorted({image.label for image in images})
+        has_masks = any(image.masks for image in images)
+        for size, pack in self._judge.packs.items():
+            packed = [image for image in images if size in image.rows]
+            pack.seal(
+                [names.index(image.label) for image in packed],
+                [image.group for image in packed],
+                [image.split for image in packed],
+                {
+                    "labels": json.dumps(names, ensure_ascii=False),
+                    "size": str(size),
+                    "digest": digest,
+                },
+                (self._masks.bits(image.masks, size) for image in packed) if has_masks else None,
+            )
 
-
-@dataclass
-class _Accepted:
-    """All that is kept in memory of one image."""
-
-    label: str
-    sha256: str
-    fingerprint: bytes
-    rows: dict[int, int]
-    group: int = -1
-    split: int = -1
-
-
-@dataclass
-class _Judge:
-    """Give each file its verdict, and remember what the later ones need."""
-
-    packs: dict[int, PackWriter]
-    accepted: list[_Accepted] = field(default_factory=list)
-    reasons: Counter[str] = field(default_factory=Counter)
-    duplicate_count: int = 0
-    file_count: int = 0
-    _first_index: dict[str, int] = field(default_factory=dict)
-
-    def verdict(self, ticket: _Ticket, outcome: Decoded | str | None) -> FileVerdict:
-        index, entry = self.file_count, ticket.entry
-        self.file_count += 1
-        if not isinstance(outcome, Decoded):
-            reason = outcome or entry.fault or "not readable"
-            self.reasons[reason] += 1
-            return FileVerdict(index=index, name=entry.name, verdict="rejected", reason=reason)
-        first = self._first_index.setdefault(outcome.sha256, index)
-        is_duplicate = first != index
-        rows = None if is_duplicate else self._pack(ticket.label, outcome)
-        self.duplicate_count += is_duplicate
-        return FileVerdict(
-            index=index,
-            name=entry.name,
-            verdict="duplicate" if is_duplicate else "accepted",
-            reason=f"same pixels as file {first}" if is_duplicate else None,
-            label=ticket.label,
-            sha256=outcome.sha256,
-            width=outcome.width,
-            height=outcome.height,
-            rows=rows,
+    def _summary(self, digest: str) -> IngestSummary:
+        judge, images = self._judge, self._judge.accepted
+        return IngestSummary(
+            image_count=len(images),
+            duplicate_count=judge.duplicate_count,
+            rejected_count=judge.reasons.total(),
+            quarantined_count=judge.quarantined.total(),
+            group_count=len({image.group for image in images}),
+            labels=dict(sorted(Counter(image.label for image in images).items())),
+            splits={
+                name: dict(sorted(Counter(i.label for i in images if i.split == number).items()))
+                for number, name in enumerate(SPLITS)
+            },
+            packs={str(size): pack.count for size, pack in judge.packs.items()},
+            mask_count=sum(bool(image.masks) for image in images),
+            has_sixteen_bits=self._has_sixteen,
+            digest=digest,
         )
 
-    def _pack(self, label: str, image: Decoded) -> dict[str, int]:
-        rows = {size: self.packs[size].append(square) for size, square in image.squares.items()}
-        self.accepted.append(_Accepted(label, image.sha256, image.fingerprint, rows))
-        return {str(size): row for size, row in rows.items()}
 
-    def check(self, config: IngestConfig) -> None:
-        """Refuse an archive that makes no dataset."""
-        if not self.accepted:
-            counts = ", ".join(f"{n} {reason}" for reason, n in self.reasons.most_common(5))
-            raise UserError(
-                "no_usable_images",
-                f"0 of {self.file_count} files could be used"
-                f"{': ' + counts if counts else ''}; {WHAT_TO_DO}",
-            )
-        label_count = len({image.label for image in self.accepted})
-        if label_count > config.max_labels:
-            raise UserError(
-                "too_many_labels",
-                f"found {label_count} class folders; at most {config.max_labels} are accepted: "
-                f"{WHAT_TO_DO}",
-            )
+def _lay_out(archive: Path, config: IngestConfig) -> Layout:
+    """Look at the names first: a mask may come before its image, and the manifest last."""
+    paths = [
+        entry.path
+        for entry in read_entries(archive, config, lambda _path: False)
+        if entry.fault is None and entry.path
+    ]
+    manifest = find_manifest(paths)
+    content = b""
+    if manifest is not None:
+        for entry in read_entries(archive, config, lambda path: path == manifest):
+            if entry.path == manifest and entry.fault is None:
+                content = entry.data
+    return lay_out(paths, manifest, content)
 
 
 class _Reporter:
@@ -153,18 +338,31 @@ class _Reporter:
     def __init__(self, progress: Progress) -> None:
         self._progress, self._last_s, self._data = progress, 0.0, (0, 0.0)
         self._started: tuple[float, int, float] | None = None
+        self._rest_s = 0.0
 
     def obey(self) -> None:
         if self._progress.should_stop():
             raise Stopped
 
-    def judged(self, step: int, fraction: float) -> None:
+    def read(self, step: int, fraction: float, slice_count: int) -> None:
+        """Tell how much of the archive was read, and how many slices wait for their volume."""
+        self._rest_s = SLICE_S * slice_count / max(fraction, 1e-6)
+        self._go_on(step, fraction, "reading and converting the images")
+
+    def made(self, step: int, total: int) -> None:
+        """Tell how many slices were made into images."""
+        if step == 1:
+            self._started = None
+        self._rest_s = 0.0
+        self._go_on(step, step / total, "making images of the slices of volumes")
+
+    def _go_on(self, step: int, fraction: float, message: str) -> None:
         self.obey()
         self._data = (step, fraction)
         if self._started is None:  # the start of the decoders says nothing about their speed
             self._started = (time.monotonic(), step, fraction)
         if time.monotonic() - self._last_s >= REPORT_PERIOD_S:
-            self.say("reading and converting the images")
+            self.say(message)
 
     def say(self, message: str) -> None:
         self.obey()
@@ -190,7 +388,7 @@ class _Reporter:
             return {"images_per_second": None, "eta_s": None}
         return {
             "images_per_second": (step - first_step) / elapsed_s,
-            "eta_s": elapsed_s * (1 - fraction) / gone + GROUPING_S * total_steps**2,
+            "eta_s": elapsed_s * (1 - fraction) / gone + self._rest_s + GROUPING_S * total_steps**2,
         }
 
 
@@ -198,80 +396,45 @@ def _pack(outputs: Path, size: int, config: IngestConfig) -> PackWriter:
     return PackWriter(outputs / f"packed-{size}.safetensors", size, config.max_labels)
 
 
-def _tickets(
-    archive: Path, config: IngestConfig, reporter: _Reporter
-) -> Iterator[tuple[_Ticket, bytes | None]]:
-    for entry in read_entries(archive, config):
-        reporter.obey()
-        label = _label(entry.folder)
-        fault = entry.fault or (None if label else "the name of its folder cannot be a label")
-        judged = Entry(entry.name, entry.folder, fault=fault, position=entry.position)
-        yield _Ticket(judged, label or ""), None if fault else entry.data
-
-
-def _label(folder: str | None) -> str | None:
-    """Return the label a folder stands for; None when its name cannot be one."""
-    if folder is None:
-        return UNLABELLED
-    name = unicodedata.normalize("NFC", folder.strip())
-    return name if LABEL.fullmatch(name) else None
-
-
-def _seal(judge: _Judge, config: IngestConfig) -> IngestSummary:
-    """Group and split the accepted images, and close the packs."""
-    images = judge.accepted
-    digest = dataset_digest((image.sha256, image.label) for image in images)
-    # A canonical order, so that ties fall alike in every archive of the same images.
-    canonical = sorted(images, key=lambda image: image.sha256)
-    fingerprints = [image.fingerprint for image in canonical]
-    for image, group in zip(
-        canonical,
-        group_images(fingerprints, config.near_duplicate_bits, config.max_group_share),
-        strict=True,
-    ):
-        image.group = int(group)
-    groups = number_by_appearance([image.group for image in images]).tolist()
-    labels = [image.label for image in images]
-    splits = split_groups(groups, labels, [image.sha256 for image in images], digest)
-    for image, group, split in zip(images, groups, splits.tolist(), strict=True):
-        image.group, image.split = group, split
-    names = sorted(set(labels))
-    for size, pack in judge.packs.items():
-        packed = [image for image in images if size in image.rows]
-        pack.seal(
-            [names.index(image.label) for image in packed],
-            [image.group for image in packed],
-            [image.split for image in packed],
-            {
-                "labels": json.dumps(names, ensure_ascii=False),
-                "size": str(size),
-                "digest": digest,
-            },
-        )
-    return IngestSummary(
-        image_count=len(images),
-        duplicate_count=judge.duplicate_count,
-        rejected_count=judge.reasons.total(),
-        group_count=len(set(groups)),
-        labels=dict(sorted(Counter(labels).items())),
-        splits={
-            name: dict(sorted(Counter(i.label for i in images if i.split == number).items()))
-            for number, name in enumerate(SPLITS)
-        },
-        packs={str(size): pack.count for size, pack in judge.packs.items()},
-        digest=digest,
-    )
-
-
-def _write_verdicts(partial: Path, final: Path, judge: _Judge) -> None:
-    """Complete the verdicts, now that groups and splits are known."""
-    accepted = iter(judge.accepted)
+def _write_files(partial: Path, final: Path, judge: Judge) -> None:
+    """Complete the verdicts, now that slices, groups and splits are known."""
+    images = dict(by_file(judge.accepted))
     with partial.open(encoding="utf-8") as lines, final.open("w", encoding="utf-8") as out:
         for line in lines:
-            verdict = FileVerdict.model_validate_json(line)
-            if verdict.verdict == "accepted":
-                image = next(accepted)
-                update = {"group": image.group, "split": SPLITS[image.split]}
+            verdict = judge.settled(FileVerdict.model_validate_json(line))
+            own = images.get(verdict.index, [])
+            if own:
+                # Slices of a volume belong to one group and may differ in their label.
+                labels = {image.label for image in own}
+                update = {
+                    "group": own[0].group,
+                    "split": SPLITS[own[0].split] if own[0].split >= 0 else None,
+                    "label": labels.pop() if len(labels) == 1 else None,
+                    "width": own[0].size_px[0],
+                    "height": own[0].size_px[1],
+                }
                 verdict = verdict.model_copy(update=update)
             out.write(verdict.model_dump_json() + "\n")
     partial.unlink()
+
+
+def _write_images(path: Path, judge: Judge) -> None:
+    with path.open("w", encoding="utf-8") as out:
+        for index, image in enumerate(judge.accepted):
+            record = ImageRecord(
+                index=index,
+                file_index=image.file_index,
+                slice_number=image.slice_number,
+                label=image.label,
+                group=image.group,
+                split=SPLITS[image.split],
+                sha256=image.sha256,
+                width=image.size_px[0],
+                height=image.size_px[1],
+                rows={str(size): row for size, row in image.rows.items()},
+                mask_area_px=image.mask_area_px,
+                plane=image.plane,
+                spacing_mm=image.spacing_mm,
+                window=image.window,
+            )
+            out.write(record.model_dump_json() + "\n")

@@ -1,14 +1,15 @@
 """Write and read `packed-<size>.safetensors`, a dataset at one size, with flat memory.
 
 Tensors: `images` uint8 (N, 1, S, S), `labels` int64 (N,) as indices into the metadata's JSON list
-`labels`, `groups` int64 (N,), `splits` uint8 (N,) with 0 train, 1 validation, 2 holdout. The file
+`labels`, `groups` int64 (N,), `splits` uint8 (N,) with 0 train, 1 validation, 2 holdout; and where
+any image has a mask, `masks` uint8 (N, 1, S, S) of 0 and 1, all 0 for those without. The file
 is a header's length (8 bytes, little-endian), a JSON header padded with spaces, and the data
 (https://github.com/huggingface/safetensors#format). Room for the header is left in front, so the
 pixels are written once, as they come, and `images` always begins at `data_offset`.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,8 +54,12 @@ class PackWriter:
         groups: Sequence[int],
         splits: Sequence[int],
         metadata: dict[str, str],
+        masks: Iterable[bytes] | None = None,
     ) -> None:
-        """Write the columns behind the images and the header in front, and close the file."""
+        """Write the columns behind the images and the header in front, and close the file.
+
+        `masks` are (S, S) of 0 and 1 in the order of the images, in bits, packed row by row.
+        """
         n, side = self.count, self.side_px
         assert len(labels) == len(groups) == len(splits) == n
         columns = {
@@ -67,6 +72,12 @@ class PackWriter:
             "__metadata__": metadata,
             "images": {"dtype": "U8", "shape": [n, 1, side, side], "data_offsets": [0, end]},
         }
+        if masks is not None:
+            for bits in masks:
+                self._file.write(np.unpackbits(np.frombuffer(bits, np.uint8)).tobytes())
+            offsets = [end, 2 * end]
+            header["masks"] = {"dtype": "U8", "shape": [n, 1, side, side], "data_offsets": offsets}
+            end *= 2
         for name, column in columns.items():
             dtype = "I64" if column.itemsize == _LENGTH_BYTES else "U8"
             offsets = [end, end + column.nbytes]

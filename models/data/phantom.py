@@ -17,8 +17,8 @@ import nibabel
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy import ndimage  # type: ignore[import-untyped]
-from scipy.special import expit  # type: ignore[import-untyped]
+from scipy import ndimage
+from scipy.special import expit
 
 CLASSES = ("ring_enhancing", "solid", "no_tumour")
 TEMPLATE = "datasets/data/mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"

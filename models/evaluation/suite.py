@@ -12,8 +12,9 @@ from pydantic import JsonValue
 
 from models.config import POOLED_LABEL, IngestConfig
 from models.data.archive import read_entries
-from models.data.decoding import Rejection, to_grayscale
 from models.data.packing import HOLDOUT, TRAIN, Pack, open_pack
+from models.data.pictures import to_grayscale
+from models.data.rejection import Rejection
 from models.evaluation import integrity
 from models.evaluation.figures import draw_intensity
 from models.evaluation.intensity import (

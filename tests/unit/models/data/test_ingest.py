@@ -13,12 +13,11 @@ from pydantic import JsonValue
 from safetensors.numpy import load_file
 
 from models.data import decoders
-from models.data import ingest as module
 from models.data.decoders import DEADLY, Decoders
-from models.data.decoding import DecodeConfig, Decoded
+from models.data.decoding import DecodeConfig, FileTask, Outcome, Task
 from models.data.ingest import ingest
 from models.progress import Silent, Stopped
-from models.run_folder import FileVerdict, IngestSpec, IngestSummary, UserError
+from models.run_folder import FileVerdict, ImageRecord, IngestSpec, IngestSummary, UserError
 
 
 def png(seed: int, size: int = 64) -> bytes:
@@ -42,6 +41,11 @@ def write_zip(run_dir: Path, files: Mapping[str, bytes]) -> None:
 def verdicts(run_dir: Path) -> list[FileVerdict]:
     lines = (run_dir / "outputs" / "files.jsonl").read_text().splitlines()
     return [FileVerdict.model_validate_json(line) for line in lines]
+
+
+def records(run_dir: Path) -> list[ImageRecord]:
+    lines = (run_dir / "outputs" / "images.jsonl").read_text().splitlines()
+    return [ImageRecord.model_validate_json(line) for line in lines]
 
 
 @pytest.fixture(scope="module")
@@ -75,13 +79,13 @@ def test_every_file_gets_one_verdict_in_order(mixed: tuple[Path, IngestSummary])
     ]
     assert [v.reason for v in found[24:]] == [
         "same pixels as file 0",
-        "not an image (PNG, JPEG, TIFF, BMP or WebP)",
+        "not an image (DICOM, NIfTI, PNG, JPEG, TIFF, BMP, WebP or npz)",
         None,
         None,
         "the name of its folder cannot be a label",
         "path leaves the archive",
-        "not an image (PNG, JPEG, TIFF, BMP or WebP)",
-        "not an image (PNG, JPEG, TIFF, BMP or WebP)",
+        "not an image (DICOM, NIfTI, PNG, JPEG, TIFF, BMP, WebP or npz)",
+        "the file is empty",
     ]
     assert [v.label for v in found[26:28]] == ["unlabelled", "a"]
 
@@ -99,13 +103,13 @@ def test_pack_rows_match_the_verdicts(mixed: tuple[Path, IngestSummary]) -> None
     run_dir, summary = mixed
     tensors = load_file(run_dir / "outputs" / "packed-64.safetensors")
     names = sorted(summary.labels)
-    for verdict in verdicts(run_dir):
-        if verdict.rows is None:
-            continue
-        row = verdict.rows["64"]
-        assert names[tensors["labels"][row]] == verdict.label
-        assert tensors["groups"][row] == verdict.group
-        assert ("train", "validation", "holdout")[tensors["splits"][row]] == verdict.split
+    files = verdicts(run_dir)
+    for image_record in records(run_dir):
+        row, verdict = image_record.rows["64"], files[image_record.file_index]
+        assert names[tensors["labels"][row]] == verdict.label == image_record.label
+        assert tensors["groups"][row] == verdict.group == image_record.group
+        split = ("train", "validation", "holdout")[tensors["splits"][row]]
+        assert split == verdict.split == image_record.split
         if verdict.name in DATASET:
             image = np.asarray(Image.open(io.BytesIO(DATASET[verdict.name])))
             assert (tensors["images"][row, 0] == image).all()
@@ -175,15 +179,16 @@ def test_progress_reaches_the_end_and_stop_is_obeyed(tmp_path: Path) -> None:
         ingest(tmp_path, IngestSpec(), watch)
 
 
-def die_of(data: bytes, config: DecodeConfig) -> Decoded | str:
+def die_of(task: Task) -> str:
     """Stand in for a decoder with a fatal fault: the word kills the process."""
-    if data == b"deadly":
+    assert isinstance(task, FileTask)
+    if task.data == b"deadly":
         os._exit(1)
-    return data.decode()
+    return task.data.decode()
 
 
-def die_of_batch(files: list[bytes], config: DecodeConfig) -> list[Decoded | str]:
-    return [die_of(data, config) for data in files]
+def die_of_batch(tasks: list[Task], config: DecodeConfig) -> list[Outcome]:
+    return [die_of(task) for task in tasks]
 
 
 def test_a_child_that_dies_costs_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,28 +196,12 @@ def test_a_child_that_dies_costs_one_file(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(decoders, "_start_child", int)
     monkeypatch.setattr(decoders, "BATCH_FILES", 2)
     config = DecodeConfig(1, 1, (64,))
-    files: list[tuple[int, bytes | None]] = [
-        (k, b"deadly" if k == 3 else b"fine") for k in range(8)
+    files: list[tuple[int, Task | None]] = [
+        (k, FileTask(b"deadly" if k == 3 else b"fine")) for k in range(8)
     ]
     with Decoders[int](config, 1) as pool:
         outcomes = dict(pool.run([*files, (8, None)]))
     assert outcomes == {**dict.fromkeys(range(8), "fine"), 3: DEADLY, 8: None}
-
-
-@pytest.mark.parametrize(
-    ("folder", "label"),
-    [
-        (None, "unlabelled"),
-        ("Glioma grade 2 (T1+C)", "Glioma grade 2 (T1+C)"),
-        (" me\u0301ningiome ", "m\u00e9ningiome"),
-        ("x" * 65, None),
-        ("a<b>", None),
-        ("=cmd()", None),
-        ("", None),
-    ],
-)
-def test_labels_are_names_of_folders(folder: str | None, label: str | None) -> None:
-    assert module._label(folder) == label
 
 
 def test_result_is_plain_json(mixed: tuple[Path, IngestSummary]) -> None:
