@@ -73,6 +73,7 @@ def service_variables(home: Home, servers: Servers) -> dict[str, str]:
         "GLIAFORGE_S3_BUCKET": servers.s3_bucket,
         "GLIAFORGE_S3_ACCESS_KEY": servers.s3_access_key,
         "GLIAFORGE_S3_SECRET_KEY": servers.s3_secret_key,
+        "GLIAFORGE_DATA_KEY": home.credentials.data_key,
         "GLIAFORGE_SCRATCH": str(home.path / "scratch"),
         "GLIAFORGE_INGEST_WORKERS": str(os.cpu_count() or 1),
         "GLIAFORGE_THREADS": str(os.cpu_count() or 1),

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from app.database import Database
 from app.queue import Queue
+from app.secrecy import Secrecy
 from app.settings import Settings
 from app.storage import Storage
 
@@ -16,6 +17,7 @@ class Parts:
     database: Database
     storage: Storage
     queue: Queue
+    secrecy: Secrecy
 
     def close(self) -> None:
         """Close every connection."""
@@ -41,4 +43,5 @@ def make_parts(settings: Settings, *, pool_size: int = 10) -> Parts:
             secret_key=settings.s3_secret_key.get_secret_value(),
         ),
         queue=queue,
+        secrecy=Secrecy(settings.data_key.get_secret_value()),
     )

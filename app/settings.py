@@ -67,6 +67,10 @@ class Settings(DatabaseSettings):
     s3_bucket: str = "gliaforge"
     s3_access_key: Secret
     s3_secret_key: Secret
+    data_key: Secret = Field(
+        description="Seals names of files and stands behind hashes of patients. Keep it: another"
+        " opens no name, and gives the same patient another hash."
+    )
 
     max_upload_bytes: int = Field(20 << 30, ge=1, description="Largest body of a dataset upload.")
     presigned_lifetime_s: int = Field(3600, ge=60, le=7 * 86400)
@@ -124,7 +128,7 @@ def tuning() -> dict[str, str]:
 
     Where the servers are is not among them: the laptop starts its own.
     """
-    own = {"database_url", "broker_url", "scratch"}
+    own = {"database_url", "broker_url", "scratch", "data_key"}
     names = (
         f"GLIAFORGE_{name.upper()}"
         for name in Settings.model_fields
@@ -147,6 +151,7 @@ def check_tuning() -> None:
         s3_endpoint_public="",
         s3_access_key=nowhere,
         s3_secret_key=nowhere,
+        data_key=nowhere,
     )
 
 

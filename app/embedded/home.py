@@ -42,6 +42,7 @@ class Credentials(BaseModel):
     valkey_password: str = Field(default_factory=_secret, repr=False)
     s3_access_key: str = Field(default_factory=lambda: secrets.token_hex(10).upper(), repr=False)
     s3_secret_key: str = Field(default_factory=_secret, repr=False)
+    data_key: str = Field(default_factory=_secret, repr=False)
 
 
 @dataclass(frozen=True)

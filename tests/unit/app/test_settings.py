@@ -14,6 +14,7 @@ GOOD = {
     "GLIAFORGE_S3_ENDPOINT_PUBLIC": "https://files.example",
     "GLIAFORGE_S3_ACCESS_KEY": "AK77X",
     "GLIAFORGE_S3_SECRET_KEY": "9f2b",
+    "GLIAFORGE_DATA_KEY": "c41d",
 }
 SECRETS = [name for name in GOOD if "ENDPOINT" not in name]
 

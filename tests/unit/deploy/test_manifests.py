@@ -116,7 +116,7 @@ def test_one_shot_is_waited_for_and_not_restarted(name: str) -> None:
 
 def test_no_secret_has_a_default() -> None:
     text = (ROOT / "docker-compose.yml").read_text()
-    names = ("POSTGRES_PASSWORD", "VALKEY_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY")
+    names = ("POSTGRES_PASSWORD", "VALKEY_PASSWORD", "S3_ACCESS_KEY", "S3_SECRET_KEY", "DATA_KEY")
     for name in names:
         uses = re.findall(rf"(?<!\$)\$\{{{name}([^}}]*)\}}", text)
         assert uses
@@ -169,7 +169,7 @@ def test_make_env_writes_private_secrets_once(tmp_path: Path) -> None:
     written = (tmp_path / ".env").read_text()
     subprocess.run(["sh", script], check=True, capture_output=True)
     secrets = re.findall(r"^\w+_(?:PASSWORD|KEY)=([0-9a-f]{48})$", written, re.MULTILINE)
-    assert len(set(secrets)) == 4
+    assert len(set(secrets)) == 5
     assert "COMPOSE_PROFILES=gpu\n" in written
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
     assert (tmp_path / ".env").read_text() == written
