@@ -2,8 +2,11 @@
 
 import random
 from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import groupby
 from typing import cast
 
+from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
@@ -14,15 +17,48 @@ from app.identifiers import Prefix, new_id
 from app.job_states import Kind
 from app.jobs import Claim
 from app.resources import lock, require_ready, start_job, status
+from app.secrecy import Secrecy
 from app.storage import Storage, resource_prefix
-from app.tables import Dataset, DatasetFile
+from app.tables import Dataset, DatasetFile, DatasetImage
+from models.config import Axis, LabelSource
 
-FILE_ROWS_AT_ONCE = 1000
+ROWS_AT_ONCE = 1000
 PREVIEW_PX = 128
+SHEET_COLUMNS, SHEET_ROWS = 8, 24
+
+
+class IngestOptions(BaseModel):
+    """How a dataset's content is to be read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    labels: LabelSource = Field(
+        LabelSource.FOLDER,
+        description="`folder`: the folder that holds it. `mask`: `tumor` where its mask marks "
+        "something, else `no_tumor`, and the folder of a volume stands for its patient. What a "
+        "manifest.csv says comes first.",
+    )
+    axis: Axis = Field(
+        Axis.AUTO, description="Across which axis volumes are cut; `auto`: their thickest slices."
+    )
+    keep_original: bool = Field(
+        default=False,
+        description="Keep the uploaded archive, with all that names patients in it, until the "
+        "dataset is deleted. Otherwise it is removed when the ingest has ended.",
+    )
+
+
+AS_IT_COMES = IngestOptions()
 
 
 def create(
-    session: Session, tenant_id: str, *, name: str, description: str | None, kind: str
+    session: Session,
+    tenant_id: str,
+    *,
+    name: str,
+    description: str | None,
+    kind: str,
+    options: IngestOptions = AS_IT_COMES,
 ) -> Dataset:
     """Add an empty dataset."""
     row = Dataset(
@@ -34,6 +70,7 @@ def create(
         labels={},
         splits={},
         packs={},
+        options=options.model_dump(mode="json"),
     )
     session.add(row)
     session.flush()
@@ -70,49 +107,91 @@ def start_ingest(
     start_job(session, row, Kind.INGEST, request_id)
 
 
-def seal(
-    session: Session,
-    claim: Claim,
-    summary: dict[str, object],
-    packs: dict[str, object],
-    files: Iterable[dict[str, object]],
-) -> None:
+@dataclass(frozen=True)
+class Sealed:
+    """What an ingest made."""
+
+    summary: dict[str, object]
+    packs: dict[str, object]
+    sixteen_bit_key: str | None
+    certificate: dict[str, object]
+    files: Iterable[dict[str, object]]
+    images: Iterable[dict[str, object]]
+
+
+def seal(session: Session, claim: Claim, secrecy: Secrecy, made: Sealed) -> None:
     """Record what ingest made; afterwards the dataset never changes.
 
     Raises:
         LeaseLostError: if the attempt no longer owns the job.
     """
-    record_files(session, claim, files)
+    record_files(session, claim, secrecy, made.files)
     row = session.get_one(Dataset, claim.resource_id)
+    _replace_rows(session, DatasetImage, row.id, made.images)
     for name in (
         "image_count",
         "duplicate_count",
         "rejected_count",
+        "quarantined_count",
+        "mask_count",
         "group_count",
         "labels",
         "splits",
         "digest",
     ):
-        setattr(row, name, summary[name])
-    row.packs = packs
+        setattr(row, name, made.summary[name])
+    row.packs, row.sixteen_bit_key = made.packs, made.sixteen_bit_key
+    row.certificate = made.certificate
 
 
-def record_files(session: Session, claim: Claim, files: Iterable[dict[str, object]]) -> None:
+def record_files(
+    session: Session, claim: Claim, secrecy: Secrecy, files: Iterable[dict[str, object]]
+) -> None:
     """Record the verdict on each file; all there is to know of an ingest that found nothing.
 
     Raises:
         LeaseLostError: if the attempt no longer owns the job.
     """
     jobs.fence(session, claim)
-    session.execute(delete(DatasetFile).where(DatasetFile.dataset_id == claim.resource_id))
+    row = session.get_one(Dataset, claim.resource_id)
+
+    def sealed(file: dict[str, object]) -> dict[str, object]:
+        name = str(file["name"])
+        return {key: value for key, value in file.items() if key != "name"} | {
+            "sealed_name": secrecy.seal(row.tenant_id, name)
+        }
+
+    _replace_rows(session, DatasetFile, row.id, map(sealed, files))
+
+
+def _replace_rows(
+    session: Session,
+    table: type[DatasetFile | DatasetImage],
+    dataset_id: str,
+    rows: Iterable[dict[str, object]],
+) -> None:
+    session.execute(delete(table).where(table.dataset_id == dataset_id))
     batch: list[dict[str, object]] = []
-    for file in files:
-        batch.append({"dataset_id": claim.resource_id, **file})
-        if len(batch) == FILE_ROWS_AT_ONCE:
-            session.execute(insert(DatasetFile), batch)
+    for row in rows:
+        batch.append({"dataset_id": dataset_id, **row})
+        if len(batch) == ROWS_AT_ONCE:
+            session.execute(insert(table), batch)
             batch = []
     if batch:
-        session.execute(insert(DatasetFile), batch)
+        session.execute(insert(table), batch)
+
+
+def certificate(row: Dataset) -> dict[str, object]:
+    """Return what ingest did.
+
+    Raises:
+        NotReadyError: if the dataset is not sealed.
+        NotFoundError: if it was sealed before there were certificates.
+    """
+    require_ready(row)
+    if row.certificate is None:
+        raise NotFoundError("this dataset is older than certificates; ingest its content again")
+    return row.certificate
 
 
 def pack(row: Dataset, size_px: int) -> dict[str, object]:
@@ -131,8 +210,8 @@ def pack(row: Dataset, size_px: int) -> dict[str, object]:
 
 def choose(
     session: Session, row: Dataset, *, count: int, label: str | None, seed: int
-) -> list[DatasetFile]:
-    """Return up to `count` accepted files to show, the same ones for the same seed.
+) -> list[DatasetImage]:
+    """Return up to `count` images to show, the same ones for the same seed.
 
     Labels take turns, so that a rare one is seen.
 
@@ -144,38 +223,101 @@ def choose(
     if label is not None and label not in row.labels:
         raise NotFoundError(f"no such label; there are {', '.join(sorted(row.labels))}")
     shown = [label] if label else sorted(row.labels)
-    shuffle = random.Random(seed)  # noqa: S311 - a picture, not a secret
-    queues = []
-    for one in shown:
-        query = select(DatasetFile.index).where(
-            DatasetFile.dataset_id == row.id,
-            DatasetFile.verdict == "accepted",
-            DatasetFile.label == one,
-        )
-        indices = list(session.scalars(query.order_by(DatasetFile.index)))
-        queues.append(shuffle.sample(indices, min(count, len(indices))))
+    queues = [_draw_indices(session, row, count, seed, label=one) for one in shown]
     turns = [queue[turn] for turn in range(count) for queue in queues if turn < len(queue)][:count]
-    files = {
-        file.index: file
-        for file in session.scalars(
-            select(DatasetFile).where(
-                DatasetFile.dataset_id == row.id, DatasetFile.index.in_(turns)
+    return _images(session, row, turns)
+
+
+def choose_by_plane(session: Session, row: Dataset, *, seed: int) -> list[DatasetImage]:
+    """Return up to `SHEET_COLUMNS` images of each label and plane, in this order.
+
+    Raises:
+        NotReadyError: if the dataset is not sealed.
+    """
+    pack(row, PREVIEW_PX)
+    pairs = session.execute(
+        select(DatasetImage.label, DatasetImage.plane)
+        .where(DatasetImage.dataset_id == row.id)
+        .distinct()
+        .order_by(DatasetImage.label, DatasetImage.plane)
+        .limit(SHEET_ROWS)
+    ).all()
+    turns = []
+    for label, plane in pairs:
+        turns += _draw_indices(session, row, SHEET_COLUMNS, seed, label=label, plane=(plane,))
+    return _images(session, row, turns)
+
+
+def _draw_indices(
+    session: Session,
+    row: Dataset,
+    count: int,
+    seed: int,
+    *,
+    label: str,
+    plane: tuple[str | None] | None = None,
+) -> list[int]:
+    """Draw images of a label, and of a plane if one is given, which may be None."""
+    query = select(DatasetImage.index).where(
+        DatasetImage.dataset_id == row.id, DatasetImage.label == label
+    )
+    if plane is not None:
+        query = query.where(DatasetImage.plane.is_not_distinct_from(plane[0]))
+    indices = list(session.scalars(query.order_by(DatasetImage.index)))
+    shuffle = random.Random(f"{seed} {label} {plane}")  # noqa: S311 - a picture, not a secret
+    return shuffle.sample(indices, min(count, len(indices)))
+
+
+def _images(session: Session, row: Dataset, turns: list[int]) -> list[DatasetImage]:
+    found = {
+        image.index: image
+        for image in session.scalars(
+            select(DatasetImage).where(
+                DatasetImage.dataset_id == row.id, DatasetImage.index.in_(turns)
             )
         )
     }
-    return [files[index] for index in turns]
+    return [found[index] for index in turns]
 
 
-def preview(storage: Storage, row: Dataset, files: list[DatasetFile]) -> bytes:
-    """Draw the slices of `files` with their labels: the paper's figure 1."""
+def preview(storage: Storage, row: Dataset, images: list[DatasetImage]) -> bytes:
+    """Draw slices with their labels: the paper's figure 1."""
     found = pack(row, PREVIEW_PX)
-    tiles = [_real_tile(storage, found, file, PREVIEW_PX) for file in files]
+    tiles = [_tile(storage, found, image, image.label) for image in images]
     title = f"{len(tiles)} of {row.image_count} real slices, {PREVIEW_PX} x {PREVIEW_PX} grayscale"
     return draw(tiles, title=title, columns=max(1, min(5, len(tiles))), tile_px=PREVIEW_PX)
 
 
-def _real_tile(storage: Storage, found: dict[str, object], file: DatasetFile, size_px: int) -> Tile:
-    at = (file.rows or {})[str(size_px)]
-    start = cast("int", found["data_offset"]) + at * size_px**2
-    pixels = storage.get_range(cast("str", found["key"]), start, size_px**2)
-    return tile_from_pixels(pixels, size_px, file.label or "")
+def contact_sheet(storage: Storage, row: Dataset, images: list[DatasetImage]) -> bytes:
+    """Draw slices by label and plane, with the outline of their masks."""
+    found = pack(row, PREVIEW_PX)
+    tiles = []
+    for image in images:
+        tile = _tile(storage, found, image, f"{image.label}, {image.plane or 'plane unknown'}")
+        if image.mask_area_px:
+            tile = tile.outlined(_read(storage, found, image, "mask_offset"))
+        tiles.append(tile)
+    rows = [
+        [tile for tile, _ in pairs]
+        for _, pairs in groupby(
+            zip(tiles, images, strict=True), key=lambda pair: (pair[1].label, pair[1].plane)
+        )
+    ]
+    title = f"{row.image_count} real slices by label and plane; masks in outline"
+    return draw(
+        [tile for one in rows for tile in (*one, *[None] * (SHEET_COLUMNS - len(one)))],
+        title=title,
+        columns=SHEET_COLUMNS,
+        tile_px=PREVIEW_PX,
+    )
+
+
+def _tile(storage: Storage, found: dict[str, object], image: DatasetImage, caption: str) -> Tile:
+    pixels = _read(storage, found, image, "data_offset")
+    return tile_from_pixels(pixels, PREVIEW_PX, caption)
+
+
+def _read(storage: Storage, found: dict[str, object], image: DatasetImage, offset: str) -> bytes:
+    at = image.rows[str(PREVIEW_PX)]
+    start = cast("int", found[offset]) + at * PREVIEW_PX**2
+    return storage.get_range(cast("str", found["key"]), start, PREVIEW_PX**2)

@@ -32,6 +32,7 @@ class Table(DeclarativeBase):
         datetime: DateTime(timezone=True),
         JSON: JSONB,
         list[str]: JSONB,
+        list[float]: JSONB,
         dict[str, int]: JSONB,
         dict[str, str]: JSONB,
         dict[str, float]: JSONB,
@@ -198,12 +199,19 @@ class Dataset(Resource, Table):
     image_count: Mapped[int] = mapped_column(default=0)
     duplicate_count: Mapped[int] = mapped_column(default=0)
     rejected_count: Mapped[int] = mapped_column(default=0)
+    quarantined_count: Mapped[int] = mapped_column(default=0, server_default="0")
+    mask_count: Mapped[int] = mapped_column(default=0, server_default="0")
     group_count: Mapped[int] = mapped_column(default=0)
     labels: Mapped[dict[str, int]] = mapped_column(default=dict)
     splits: Mapped[dict[str, dict[str, int]]] = mapped_column(default=dict)
     digest: Mapped[str | None]
     packs: Mapped[JSON] = mapped_column(default=dict)
     """Packed size -> {"key", "count", "data_offset"} of its object."""
+    sixteen_bit_key: Mapped[str | None]
+    """Where the 16-bit copies of the images are, as a zip of PNGs."""
+    options: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
+    """How it is to be read: an `IngestOptions`."""
+    certificate: Mapped[JSON | None]
 
 
 class DatasetFile(Table):
@@ -216,16 +224,46 @@ class DatasetFile(Table):
         ForeignKey(Dataset.id, ondelete="CASCADE"), primary_key=True
     )
     index: Mapped[int] = mapped_column(primary_key=True)
-    name: Mapped[str]
+    sealed_name: Mapped[bytes | None]
+    """Its path in the archive, which may name a patient (`app.secrecy`)."""
     verdict: Mapped[str]
     reason: Mapped[str | None]
+    remarks: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
+    image_count: Mapped[int] = mapped_column(default=0, server_default="0")
     label: Mapped[str | None]
     group: Mapped[int | None]
     split: Mapped[str | None]
     sha256: Mapped[str | None]
     width: Mapped[int | None]
     height: Mapped[int | None]
-    rows: Mapped[dict[str, int] | None]
+
+
+class DatasetImage(Table):
+    """An image that was made of a file, or of a slice of it, and where it lies in the packs."""
+
+    __tablename__ = "dataset_images"
+    __table_args__ = (Index("ix_dataset_images_label", "dataset_id", "label", "plane", "index"),)
+
+    dataset_id: Mapped[str] = mapped_column(
+        ForeignKey(Dataset.id, ondelete="CASCADE"), primary_key=True
+    )
+    index: Mapped[int] = mapped_column(primary_key=True)
+    file_index: Mapped[int]
+    slice_number: Mapped[int]
+    label: Mapped[str]
+    group: Mapped[int]
+    split: Mapped[str]
+    sha256: Mapped[str]
+    width: Mapped[int]
+    height: Mapped[int]
+    rows: Mapped[dict[str, int]]
+    """Packed size -> row in that pack."""
+    mask_area_px: Mapped[int | None]
+    plane: Mapped[str | None]
+    spacing_mm: Mapped[list[float] | None]
+    """Between rows, between columns."""
+    window: Mapped[JSON | None]
+    """`models.run_folder.ImageRecord.window`."""
 
 
 class Generator(Resource, Table):

@@ -26,6 +26,9 @@ EXIT_DISK_FULL = 74
 """EX_IOERR of sysexits.h."""
 
 
+SIXTEEN_BITS = "sixteen-bit.zip"
+
+
 class Kind(StrEnum):
     """What a run does; also the subcommand of `python -m models`."""
 

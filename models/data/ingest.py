@@ -37,6 +37,7 @@ from models.data.splits import dataset_digest, split_groups
 from models.data.volumes import Volumes
 from models.progress import Progress, Stopped
 from models.run_folder import (
+    SIXTEEN_BITS,
     FileVerdict,
     ImageRecord,
     IngestSpec,
@@ -46,7 +47,6 @@ from models.run_folder import (
 
 SMALL_ARCHIVE_BYTES = 4 << 20
 """Below this a second decoding process takes longer to start than it saves."""
-SIXTEEN_BITS = "sixteen-bit.zip"
 REPORT_PERIOD_S = 1.0
 GROUPING_S = 30e-9
 """Seconds for each pair of images, on one core: enough for an estimate of the end."""

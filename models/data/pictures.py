@@ -127,7 +127,9 @@ def _guarded() -> Iterator[None]:
         except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
             raise Rejection(_too_large(Image.MAX_IMAGE_PIXELS or 0)) from error
         except UnidentifiedImageError as error:
-            raise Rejection("not an image (DICOM, NIfTI, PNG, JPEG, TIFF, BMP, WebP or npz)") from error
+            raise Rejection(
+                "not an image (DICOM, NIfTI, PNG, JPEG, TIFF, BMP, WebP or npz)"
+            ) from error
         except (*_BROKEN, *_BROKEN_TOO) as error:
             raise Rejection(_explain(error)) from error
         except Warning as error:

@@ -74,6 +74,7 @@ def settings(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Sett
             "s3_bucket": servers.s3_bucket,
             "s3_access_key": servers.s3_access_key,
             "s3_secret_key": servers.s3_secret_key,
+            "data_key": "of the tests alone",
             "max_upload_bytes": MAX_UPLOAD_BYTES,
             "lease_s": 30,
             "lease_renewal_s": 0.5,
@@ -225,10 +226,55 @@ SUMMARY: dict[str, object] = {
     "image_count": 40,
     "duplicate_count": 0,
     "rejected_count": 0,
+    "quarantined_count": 0,
+    "mask_count": 1,
     "group_count": 40,
     "labels": {"glioma": 20, "meningioma": 20},
     "splits": {"train": {"glioma": 20, "meningioma": 20}},
     "digest": "0" * 64,
+}
+
+CERTIFICATE: dict[str, object] = {
+    "schema_version": "1",
+    "files": {
+        "total": 40,
+        "verdicts": {"accepted": 40},
+        "rejected_because": {},
+        "quarantined_because": {},
+        "remarks": {"the modality is not MR": 2},
+    },
+    "images": {
+        "total": 40,
+        "labels": {"glioma": 20, "meningioma": 20},
+        "planes": {"axial": 40},
+        "with_mask": 1,
+        "duplicates": 0,
+        "empty_slices_skipped": 3,
+        "sizes_px": {"128x128": 40},
+        "spacing_mm": {"1.00x1.00": 40},
+    },
+    "groups": {"total": 40, "from": {"patient": 40}, "rule": "the patient"},
+    "split": {
+        "by": "group",
+        "images": {"train": {"glioma": 20, "meningioma": 20}},
+        "groups": {"train": 40},
+        "near_duplicates_of_training": {
+            "compared": 0,
+            "same_picture": 0,
+            "nearly_the_same": 0,
+            "same_picture_bits": 12,
+            "nearly_the_same_bits": 60,
+        },
+    },
+    "deidentification": {
+        "method": "keep-list",
+        "attributes_by_action": {"dropped: private": 7},
+        "text_in_pixels": "looked for",
+    },
+    "intensity": {"rule": "percentiles", "windows": {"file": 40}, "sixteen_bit_copies": 40},
+    "digests": {"dataset": "0" * 64},
+    "software": {"gliaforge": "0.1.0"},
+    "limits": ["proves nothing"],
 }
 
 
@@ -239,7 +285,8 @@ def ready_dataset(parts: Parts, tenant_id: str) -> str:
     key = f"{datasets.prefix(row)}attempt-1/packed"
     parts.storage.put(key, bytes(128 * 128), "application/octet-stream")
     packs: dict[str, object] = {
-        str(size): {"key": key, "count": 40, "data_offset": 0} for size in (64, 128)
+        str(size): {"key": key, "count": 40, "data_offset": 0, "mask_offset": 0}
+        for size in (64, 128)
     }
     file = {
         "index": 0,
@@ -252,13 +299,29 @@ def ready_dataset(parts: Parts, tenant_id: str) -> str:
         "sha256": "0" * 64,
         "width": 128,
         "height": 128,
-        "rows": {"64": 0, "128": 0},
     }
+    image = {
+        "index": 0,
+        "file_index": 0,
+        "slice_number": 0,
+        "label": "glioma",
+        "group": 0,
+        "split": "train",
+        "sha256": "0" * 64,
+        "width": 128,
+        "height": 128,
+        "rows": {"64": 0, "128": 0},
+        "mask_area_px": 5,
+        "plane": "axial",
+        "spacing_mm": (1.0, 1.0),
+        "window": None,
+    }
+    made = datasets.Sealed(SUMMARY, packs, None, CERTIFICATE, [file], [image])
     assert row.job_id is not None
     with parts.database.transaction() as session:
         claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
         assert claimed is not None
-        datasets.seal(session, claimed, SUMMARY, packs, [file])
+        datasets.seal(session, claimed, parts.secrecy, made)
         jobs.finish(session, claimed, Status.SUCCEEDED)
     return row.id
 

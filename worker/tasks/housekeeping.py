@@ -4,11 +4,11 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.exc import IntegrityError
 
 from app import jobs, scheduling
-from app.job_states import FINAL
+from app.job_states import FINAL, Status
 from app.parts import Parts
 from app.storage import STORAGE_ERRORS, incoming_prefix, resource_prefix
 from app.tables import (
@@ -104,7 +104,13 @@ def _purge_uploads(parts: Parts) -> None:
         done = session.execute(
             select(Dataset.id, Dataset.content_key)
             .join(Job, Job.id == Dataset.job_id)
-            .where(Job.status.in_(FINAL), Dataset.content_key.is_not(None))
+            .where(
+                Job.status.in_(FINAL),
+                Dataset.content_key.is_not(None),
+                # A failed ingest is done again with other content, so nothing keeps this one.
+                (Job.status != Status.SUCCEEDED)
+                | ~func.coalesce(Dataset.options["keep_original"].as_boolean(), False),
+            )
             .limit(100)
         ).all()
     for dataset_id, content_key in done:

@@ -3,16 +3,25 @@
 import json
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from app import datasets
+from app.datasets import Sealed
 from app.parts import Parts
 from app.tables import Dataset
-from models.run_folder import FileVerdict, IngestSpec, IngestSummary, Kind
+from models.config import IngestConfig
+from models.run_folder import (
+    SIXTEEN_BITS,
+    FileVerdict,
+    ImageRecord,
+    IngestSpec,
+    IngestSummary,
+    Kind,
+)
 from worker.child import Progress, run_child
 from worker.run import JobFailedError, Run, attempt
 
@@ -30,8 +39,13 @@ def ingest(parts: Parts, job_id: str) -> None:
         with run.transaction() as session:
             row = session.get_one(Dataset, run.claim.resource_id)
             content_key, prefix = row.content_key, datasets.prefix(row)
+            options = datasets.IngestOptions.model_validate(row.options)
         assert content_key is not None, "a job is made once there is content"
-        spec = IngestSpec(workers=parts.settings.ingest_workers)
+        spec = IngestSpec(
+            config=IngestConfig(labels=options.labels, axis=options.axis),
+            workers=parts.settings.ingest_workers,
+            pseudonym_key=parts.secrecy.pseudonym_key(row.tenant_id),
+        )
         image_bytes = sum(size**2 for size in spec.config.sizes)
         forecast = _Forecast(run, _ROW_S + image_bytes / _STORAGE_BYTES_PER_S)
         parts.storage.get_file(content_key, run.folder / "content")
@@ -47,14 +61,12 @@ def ingest(parts: Parts, job_id: str) -> None:
         except JobFailedError:
             # What was wrong with each file is the answer that the user needs.
             with run.transaction() as session:
-                datasets.record_files(session, run.claim, _verdicts(run))
+                datasets.record_files(session, run.claim, parts.secrecy, _verdicts(run))
             raise
         run.check_stop()
         summary = IngestSummary.model_validate(result.detail)
-        packs = _upload_packs(run, summary, f"{prefix}{run.key_prefix}", forecast)
-        run.conclude = lambda session: datasets.seal(
-            session, run.claim, summary.model_dump(), packs, _verdicts(run)
-        )
+        made = _store(run, summary, f"{prefix}{run.key_prefix}", forecast)
+        run.conclude = lambda session: datasets.seal(session, run.claim, parts.secrecy, made)
 
 
 class _Forecast:
@@ -96,47 +108,63 @@ class _Forecast:
         self._progress.tell(self._shown | {"fraction": self._fraction, "eta_s": eta_s})
 
 
-def _upload_packs(
-    run: Run, summary: IngestSummary, prefix: str, forecast: _Forecast
-) -> dict[str, object]:
+def _store(run: Run, summary: IngestSummary, prefix: str, forecast: _Forecast) -> Sealed:
+    """Store the packs and the 16-bit copies, and return all that is to be recorded."""
+    outputs = run.folder / "outputs"
     names = {size: f"packed-{size}.safetensors" for size in summary.packs}
-    paths = {size: run.folder / "outputs" / name for size, name in names.items()}
-    total_bytes = sum(path.stat().st_size for path in paths.values())
+    files = [*names.values(), *([SIXTEEN_BITS] if summary.has_sixteen_bits else [])]
+    _put_files(run, [(f"{prefix}{name}", outputs / name) for name in files], forecast)
+    certificate = json.loads((outputs / "certificate.json").read_text(encoding="utf-8"))
+    return Sealed(
+        summary=summary.model_dump(),
+        packs={
+            size: {"key": f"{prefix}{name}", "count": count, **_offsets(outputs / name)}
+            for (size, name), count in zip(names.items(), summary.packs.values(), strict=True)
+        },
+        sixteen_bit_key=f"{prefix}{SIXTEEN_BITS}" if summary.has_sixteen_bits else None,
+        certificate=certificate,
+        files=_verdicts(run),
+        images=_lines(outputs / "images.jsonl", ImageRecord),
+    )
+
+
+def _put_files(run: Run, files: Sequence[tuple[str, Path]], forecast: _Forecast) -> None:
+    total_bytes = sum(path.stat().st_size for _, path in files)
     started_s, gone = time.monotonic(), [0]
 
     def count(more_bytes: int) -> None:
         gone[0] += more_bytes
 
     with ThreadPoolExecutor(1, "upload") as pool:
-        for size, name in names.items():
-            put = pool.submit(
-                run.parts.storage.put_file, f"{prefix}{name}", paths[size], on_bytes=count
-            )
+        for key, path in files:
+            put = pool.submit(run.parts.storage.put_file, key, path, on_bytes=count)
             while not wait([put], _PROGRESS_S).done:
                 run.check_stop()
                 forecast.storing(gone[0], total_bytes, time.monotonic() - started_s)
             put.result()
-    return {
-        size: {
-            "key": f"{prefix}{name}",
-            "count": summary.packs[size],
-            "data_offset": _offset(paths[size]),
-        }
-        for size, name in names.items()
-    }
 
 
-def _offset(path: Path) -> int:
-    """Return where the bytes of `images` begin: 8 bytes of length, a JSON header, then data."""
+def _offsets(path: Path) -> dict[str, int]:
+    """Return where the bytes of `images`, and of `masks` if there are any, begin.
+
+    The file is 8 bytes of length, a JSON header, then data.
+    """
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
         header = json.loads(file.read(length))
-    return 8 + int(length) + int(header["images"]["data_offsets"][0])
+    start = 8 + int(length)
+    offsets = {"data_offset": start + int(header["images"]["data_offsets"][0])}
+    if "masks" in header:
+        offsets["mask_offset"] = start + int(header["masks"]["data_offsets"][0])
+    return offsets
 
 
 def _verdicts(run: Run) -> Iterator[dict[str, object]]:
-    path = run.folder / "outputs" / "files.jsonl"
+    return _lines(run.folder / "outputs" / "files.jsonl", FileVerdict)
+
+
+def _lines(path: Path, kind: type[FileVerdict | ImageRecord]) -> Iterator[dict[str, object]]:
     if path.exists():
         with path.open(encoding="utf-8") as file:
             for line in file:
-                yield FileVerdict.model_validate_json(line).model_dump()
+                yield kind.model_validate_json(line).model_dump()

@@ -3,9 +3,10 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from sqlalchemy import select
 
-from app import datasets, resources, tables
+from app import datasets, pages, resources, tables
 from app.api.auth import DatasetsReader, DatasetsWriter, demand
 from app.api.caching import cached_png
 from app.api.dependencies import Cascade, ServiceParts, Session
@@ -38,6 +39,7 @@ def create_dataset(
         name=body.name,
         description=body.description,
         kind=body.kind,
+        options=body.ingest,
     )
     response.headers["Location"] = f"/v1/datasets/{row.id}"
     return schemas.dataset(session, row)
@@ -79,6 +81,7 @@ def list_dataset_files(
     dataset_id: DatasetID,
     caller: DatasetsReader,
     session: Session,
+    parts: ServiceParts,
     verdict: Annotated[schemas.FileVerdict | None, Query()] = None,
     limit: Limit = 20,
     after: AfterIndex = -1,
@@ -91,7 +94,44 @@ def list_dataset_files(
     if verdict is not None:
         query = query.where(tables.DatasetFile.verdict == verdict)
     files = session.scalars(query.order_by(tables.DatasetFile.index).limit(limit + 1)).all()
-    return page(files, limit, cursor=lambda file: file.index, item=schemas.dataset_file)
+
+    def shown(file: tables.DatasetFile) -> schemas.DatasetFile:
+        sealed = file.sealed_name
+        name = parts.secrecy.open(caller.tenant_id, sealed) if sealed is not None else ""
+        return schemas.dataset_file(file, name)
+
+    return page(files, limit, cursor=lambda file: file.index, item=shown)
+
+
+@router.get(
+    "/{dataset_id}/certificate",
+    response_model=schemas.Certificate,
+    responses=documented(NotFoundError, NotReadyError)
+    | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def get_dataset_certificate(
+    dataset_id: DatasetID, caller: DatasetsReader, session: Session, request: Request
+) -> schemas.Certificate | Response:
+    """Say what ingest did: counts by verdict and action, splits, rules, versions.
+
+    As JSON, or as a page for `Accept: text/html`.
+    """
+    row = resources.get(session, tables.Dataset, caller.tenant_id, dataset_id)
+    document = datasets.certificate(row)
+    assert row.job is not None, "a sealed dataset has a job"
+    assert row.job.finished_at is not None, "which has ended"
+    sealed_at = row.job.finished_at
+    if "text/html" in request.headers.get("accept", ""):
+        page = pages.certificate(
+            document,
+            name=row.name,
+            dataset_id=row.id,
+            sealed_at=f"{sealed_at:%Y-%m-%d %H:%M} UTC",
+            keeps_original=row.content_key is not None and bool(row.options.get("keep_original")),
+        )
+        return HTMLResponse(page)
+    about = {"dataset_id": row.id, "dataset_name": row.name, "sealed_at": sealed_at}
+    return schemas.Certificate.model_validate(about | document)
 
 
 @router.get(
@@ -115,9 +155,36 @@ def get_dataset_preview(
     """Draw a labelled grid of real slices."""
     with parts.database.transaction() as session:  # over before the storage is asked
         row = resources.get(session, tables.Dataset, caller.tenant_id, dataset_id)
-        files = datasets.choose(session, row, count=count, label=label, seed=seed)
+        images = datasets.choose(session, row, count=count, label=label, seed=seed)
     return cached_png(
         request,
         f"{row.id}-{row.digest}-{count}-{label}-{seed}",
-        lambda: datasets.preview(parts.storage, row, files),
+        lambda: datasets.preview(parts.storage, row, images),
+    )
+
+
+@router.get(
+    "/{dataset_id}/contact-sheet.png",
+    response_class=Response,
+    responses=documented(NotFoundError, NotReadyError)
+    | {
+        200: {"description": "A PNG", "content": {"image/png": _BINARY}},
+        304: {"description": "The picture that you have is the current one"},
+    },
+)
+def get_dataset_contact_sheet(
+    dataset_id: DatasetID,
+    caller: DatasetsReader,
+    parts: ServiceParts,
+    request: Request,
+    seed: Annotated[int, Query(ge=0, le=2**53 - 1)] = 0,
+) -> Response:
+    """Draw real slices of each label and plane, with the outline of their masks."""
+    with parts.database.transaction() as session:  # over before the storage is asked
+        row = resources.get(session, tables.Dataset, caller.tenant_id, dataset_id)
+        images = datasets.choose_by_plane(session, row, seed=seed)
+    return cached_png(
+        request,
+        f"{row.id}-{row.digest}-sheet-{seed}",
+        lambda: datasets.contact_sheet(parts.storage, row, images),
     )

@@ -6,6 +6,7 @@ import threading
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import psutil
@@ -221,7 +222,7 @@ def test_process_that_does_not_listen_is_killed_after_the_grace(
 ) -> None:
     stub("signal.signal(signal.SIGTERM, signal.SIG_IGN)\ntime.sleep(60)")
     hasty = parts.settings.model_copy(update={"stop_grace_s": 1})
-    impatient = Parts(hasty, parts.database, parts.storage, parts.queue)
+    impatient = replace(parts, settings=hasty)
     job_id = new_job()
     timer = _later(1, lambda: _cancel(parts, job_id))
     seconds = _run(impatient, job_id)
@@ -353,8 +354,11 @@ def test_ingest_of_nothing_usable_fails_with_a_verdict_for_each_file(
     assert job.status == Status.FAILED
     assert job.error_code not in {None, "internal"}
     with parts.database.transaction() as session:
-        files = session.scalars(select(DatasetFile).where(DatasetFile.dataset_id == dataset_id))
-        assert [(file.name, file.verdict) for file in files] == [("a/notes.txt", "rejected")]
+        (file,) = session.scalars(select(DatasetFile).where(DatasetFile.dataset_id == dataset_id))
+    assert file.verdict == "rejected"
+    assert file.sealed_name is not None
+    assert b"notes" not in file.sealed_name
+    assert parts.secrecy.open(tenant_id, file.sealed_name) == "a/notes.txt"
 
 
 def test_ingest_of_an_absent_upload_is_tried_again(parts: Parts, tenant_id: str) -> None:

@@ -23,6 +23,8 @@ SCOPES = {
     "getDataset": Scope.DATASETS_READ,
     "listDatasetFiles": Scope.DATASETS_READ,
     "getDatasetPreview": Scope.DATASETS_READ,
+    "getDatasetCertificate": Scope.DATASETS_READ,
+    "getDatasetContactSheet": Scope.DATASETS_READ,
     "listPresets": Scope.GENERATORS_READ,
     "createGenerator": Scope.GENERATORS_TRAIN,
     "deleteGenerator": Scope.GENERATORS_TRAIN,

@@ -247,7 +247,7 @@ def api_process(settings: Settings, tmp_path: Path) -> Iterator[tuple[str, psuti
     """The API as a process of its own, to be measured."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    secret = ("database_url", "broker_url", "s3_access_key", "s3_secret_key")
+    secret = ("database_url", "broker_url", "s3_access_key", "s3_secret_key", "data_key")
     plain = ("s3_endpoint_internal", "s3_endpoint_public", "s3_bucket")
     variables = {name: getattr(settings, name).get_secret_value() for name in secret}
     variables |= {name: getattr(settings, name) for name in plain}
