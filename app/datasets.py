@@ -231,6 +231,8 @@ def choose(
 def choose_by_plane(session: Session, row: Dataset, *, seed: int) -> list[DatasetImage]:
     """Return up to `SHEET_COLUMNS` images of each label and plane, in this order.
 
+    Within a row they come as in the dataset, where the slices of a series are in order.
+
     Raises:
         NotReadyError: if the dataset is not sealed.
     """
@@ -244,7 +246,9 @@ def choose_by_plane(session: Session, row: Dataset, *, seed: int) -> list[Datase
     ).all()
     turns = []
     for label, plane in pairs:
-        turns += _draw_indices(session, row, SHEET_COLUMNS, seed, label=label, plane=(plane,))
+        turns += sorted(
+            _draw_indices(session, row, SHEET_COLUMNS, seed, label=label, plane=(plane,))
+        )
     return _images(session, row, turns)
 
 
