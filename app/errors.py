@@ -61,6 +61,12 @@ class HasDerivedError(ConflictError):
         self.derived = derived
 
 
+class UploadIncompleteError(ConflictError):
+    """The storage does not have all parts of an upload as they were named."""
+
+    code, title = "upload_incomplete", "Parts of the upload are missing"
+
+
 class IdempotencyInFlightError(ConflictError):
     """The first request with this Idempotency-Key has not been answered yet."""
 

@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from app import api_keys
@@ -17,7 +18,7 @@ from app.database import Database
 from app.embedded.home import Home, HomeError, write_private
 from app.embedded.stack import Progress, Servers, Service, Stack, run_services, start_servers
 from app.settings import SERVICE_VARIABLES, HomeSettings, base_environment, check_tuning, tuning
-from app.storage import STORAGE_ERRORS, Storage
+from app.storage import STORAGE_ERRORS, UPLOAD_LIFETIME_S, Storage
 
 DEFAULT_PORT = 8000
 TENANT = "default"
@@ -46,12 +47,13 @@ def run(
         pydantic.ValidationError: if a variable of the environment is out of its bounds.
         PartFailedError: naming the part that did not start, with the last lines of its log.
     """
-    check_tuning()
+    upload_lifetime_s = check_tuning().upload_lifetime_s
     if settings.port is not None and not _is_free(settings.port):
         raise HomeError(f"port {settings.port} is in use; set GLIAFORGE_PORT to another")
     with Home(settings.home.expanduser()) as home:
         environment = base_environment()
-        with start_servers(home, environment, on_progress, _storage_answers) as servers:
+        is_ready = partial(_storage_answers, upload_lifetime_s=upload_lifetime_s)
+        with start_servers(home, environment, on_progress, is_ready) as servers:
             port = settings.port or free_port()
             url = f"http://127.0.0.1:{port}"
             known = service_variables(home, servers)
@@ -125,8 +127,8 @@ def _answers(url: str) -> Callable[[], bool]:
     return check
 
 
-def _storage_answers(servers: Servers) -> bool:
-    """Put and get an object: the port answers before the volumes do."""
+def _storage_answers(servers: Servers, *, upload_lifetime_s: float = UPLOAD_LIFETIME_S) -> bool:
+    """Put and get an object, and set the bucket's rules: the port answers before the volumes do."""
     storage = Storage(
         endpoint_internal=servers.s3_endpoint,
         endpoint_public=servers.s3_endpoint,
@@ -136,7 +138,7 @@ def _storage_answers(servers: Servers) -> bool:
         secret_key=servers.s3_secret_key,
     )
     try:
-        storage.ensure_bucket()
+        storage.ensure_bucket(upload_lifetime_s=upload_lifetime_s)
         storage.put(_CHECK_KEY, b"ready", "text/plain")
         return storage.get(_CHECK_KEY) == b"ready"
     except STORAGE_ERRORS:

@@ -137,14 +137,16 @@ def tuning() -> dict[str, str]:
     return {name: os.environ[name] for name in names if name in os.environ}  # noqa: TID251 - this is the one place
 
 
-def check_tuning() -> None:
-    """Check the user's variables before anything is started with them.
+def check_tuning() -> Settings:
+    """Check the user's variables before anything is started, and return what they set.
+
+    Where the servers are is not known yet.
 
     Raises:
         pydantic.ValidationError: naming each that is malformed or out of its bounds.
     """
     nowhere = SecretStr("not connected")
-    Settings(
+    return Settings(
         database_url=nowhere,
         broker_url=nowhere,
         s3_endpoint_internal="",

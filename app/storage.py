@@ -1,34 +1,46 @@
-"""Objects in S3: keys, streaming uploads, ranges, presigned downloads.
+"""Objects in S3: keys, streaming uploads, uploads by signed parts, ranges, presigned downloads.
 
 Two endpoints: the internal one moves bytes, the public one is signed into URLs, since a presigned
 URL signs its host. Keys are `tenants/<tenant>/<kind>/<id>/...`, and `incoming/<tenant>/<id>/...`
 for what was uploaded and not yet ingested; a name from an archive is never part of a key.
 """
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import boto3
+import structlog
 from boto3.exceptions import Boto3Error
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.handlers import add_expect_header
 
-from app.errors import UnavailableError
+from app.errors import UnavailableError, UploadIncompleteError
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import CompletedPartTypeDef, ObjectIdentifierTypeDef
+    from mypy_boto3_s3.type_defs import (
+        CompletedPartTypeDef,
+        LifecycleRuleTypeDef,
+        ObjectIdentifierTypeDef,
+    )
 
+log = structlog.get_logger()
 PART_BYTES = 8 << 20
 """Size of an uploaded part; S3 takes at most 10,000, so objects of up to 78 GiB."""
 
 INCOMING = "incoming/"
 STORAGE_ERRORS = (BotoCoreError, ClientError, Boto3Error)
 """What a storage that fails raises; the last is of transfers in parts."""
+UPLOAD_LIFETIME_S = 86400.0
+"""Unless the settings say otherwise."""
+_ABORT_RULE = "abort-incomplete-uploads"
+_GONE = {"NoSuchUpload", "NoSuchKey", "404"}
 
 
 def resource_prefix(tenant_id: str, kind: str, resource_id: str) -> str:
@@ -39,6 +51,15 @@ def resource_prefix(tenant_id: str, kind: str, resource_id: str) -> str:
 def incoming_prefix(tenant_id: str, resource_id: str) -> str:
     """Return the key prefix below which what was uploaded for a resource waits for its ingest."""
     return f"{INCOMING}{tenant_id}/{resource_id}/"
+
+
+@dataclass(frozen=True)
+class StoredPart:
+    """A part of an upload that the server has; its ETag is without quotes."""
+
+    number: int
+    etag: str
+    size_bytes: int
 
 
 class Storage:
@@ -80,12 +101,61 @@ class Storage:
         self.client.close()
         self._public.close()
 
-    def ensure_bucket(self) -> None:
-        """Create the bucket if it is not there."""
+    def ensure_bucket(self, *, upload_lifetime_s: float = UPLOAD_LIFETIME_S) -> None:
+        """Create the bucket if it is not there, and have it forget uploads that nobody completes.
+
+        A server, or a key, that takes no rules is taken as it is: retention does the same.
+        """
         try:
             self.client.head_bucket(Bucket=self.bucket)
         except ClientError:
             self.client.create_bucket(Bucket=self.bucket)
+        try:
+            self._drop_uploads_after(upload_lifetime_s)
+            self._allow_browsers()
+        except ClientError as error:
+            log.info("bucket_rules_refused", error=error.response["Error"].get("Code"))
+
+    def _drop_uploads_after(self, lifetime_s: float) -> None:
+        """Have the server drop incomplete uploads itself, after whole days; other rules stay."""
+        rule: LifecycleRuleTypeDef = {
+            "ID": _ABORT_RULE,
+            "Status": "Enabled",
+            "Filter": {"Prefix": ""},
+            "AbortIncompleteMultipartUpload": {
+                "DaysAfterInitiation": max(1, math.ceil(lifetime_s / 86400))
+            },
+        }
+        try:
+            known = self.client.get_bucket_lifecycle_configuration(Bucket=self.bucket)["Rules"]
+        except ClientError as error:
+            if error.response["Error"].get("Code") != "NoSuchLifecycleConfiguration":
+                raise
+            known = []
+        if rule not in known:
+            others = [one for one in known if one.get("ID") != _ABORT_RULE]
+            self.client.put_bucket_lifecycle_configuration(
+                Bucket=self.bucket, LifecycleConfiguration={"Rules": [*others, rule]}
+            )
+
+    def _allow_browsers(self) -> None:
+        """Let pages of any origin use signed URLs, which need no cookie; other rules stay."""
+        try:
+            self.client.get_bucket_cors(Bucket=self.bucket)
+        except ClientError as error:
+            if error.response["Error"].get("Code") != "NoSuchCORSConfiguration":
+                raise
+            rule = {
+                "AllowedMethods": ["GET", "HEAD", "PUT"],
+                "AllowedOrigins": ["*"],
+                "AllowedHeaders": ["*"],
+                "ExposeHeaders": ["ETag"],  # which completing an upload asks for
+                "MaxAgeSeconds": 3600,
+            }
+            self.client.put_bucket_cors(
+                Bucket=self.bucket,
+                CORSConfiguration={"CORSRules": [rule]},  # type: ignore[list-item]  # it is one
+            )
 
     def is_reachable(self) -> bool:
         """Tell whether the bucket answers."""
@@ -121,6 +191,15 @@ class Storage:
         """Return `length` bytes of the object from offset `start`."""
         span = f"bytes={start}-{start + length - 1}"
         return self.client.get_object(Bucket=self.bucket, Key=key, Range=span)["Body"].read()
+
+    def size_of(self, key: str) -> int | None:
+        """Return the size of the object in bytes, or None if there is none."""
+        try:
+            return self.client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+        except ClientError as error:
+            if _is_gone(error):
+                return None
+            raise
 
     def get_file(self, key: str, path: Path) -> None:
         """Fetch the object into a file."""
@@ -162,20 +241,93 @@ class Storage:
 
         They belong to processes that were killed, and no listing of objects shows them.
         """
-        before = datetime.now(UTC) - age
+        return self._abort_uploads("", datetime.now(UTC) - age)
+
+    def abort_uploads_below(self, prefix: str) -> int:
+        """Drop the parts of every upload to a key below `prefix`; return how many there were."""
+        return self._abort_uploads(prefix, datetime.max.replace(tzinfo=UTC))
+
+    def _abort_uploads(self, prefix: str, before: datetime) -> int:
         stale = [
             upload
             for page in self.client.get_paginator("list_multipart_uploads").paginate(
-                Bucket=self.bucket
+                Bucket=self.bucket, Prefix=prefix
             )
             for upload in page.get("Uploads", ())
             if upload["Initiated"] < before
         ]
         for upload in stale:
-            self.client.abort_multipart_upload(
-                Bucket=self.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
-            )
+            self.abort_upload(upload["Key"], upload["UploadId"])
         return len(stale)
+
+    def begin_upload(self, key: str) -> str:
+        """Begin an upload by signed parts and return what the server calls it."""
+        return self.client.create_multipart_upload(
+            Bucket=self.bucket, Key=key, ContentType="application/octet-stream"
+        )["UploadId"]
+
+    def signed_part(
+        self, key: str, upload_id: str, number: int, size_bytes: int, *, lifetime_s: int
+    ) -> str:
+        """Return a URL to PUT one part at for `lifetime_s` seconds; its size is signed too."""
+        return self._public.generate_presigned_url(
+            "upload_part",
+            Params={
+                "Bucket": self.bucket,
+                "Key": key,
+                "UploadId": upload_id,
+                "PartNumber": number,
+                "ContentLength": size_bytes,
+            },
+            ExpiresIn=lifetime_s,
+        )
+
+    def stored_parts(self, key: str, upload_id: str) -> list[StoredPart] | None:
+        """Return the parts that the server has, by number; None if it knows no such upload.
+
+        SeaweedFS lists a part that was sent twice twice; others know the last alone.
+        """
+        pages = self.client.get_paginator("list_parts").paginate(
+            Bucket=self.bucket, Key=key, UploadId=upload_id
+        )
+        try:
+            found = [
+                StoredPart(part["PartNumber"], part["ETag"].strip('"'), part["Size"])
+                for page in pages
+                for part in page.get("Parts", ())
+            ]
+        except ClientError as error:
+            if _is_gone(error):
+                return None
+            raise
+        return sorted(set(found), key=lambda part: (part.number, part.etag))
+
+    def complete_upload(self, key: str, upload_id: str, parts: Sequence[tuple[int, str]]) -> None:
+        """Make one object of the parts, each a number and an ETag; again is no error.
+
+        Raises:
+            UploadIncompleteError: if the server has them no more.
+        """
+        named: list[CompletedPartTypeDef] = [
+            {"PartNumber": number, "ETag": f'"{etag}"'} for number, etag in parts
+        ]
+        try:
+            self.client.complete_multipart_upload(
+                Bucket=self.bucket, Key=key, UploadId=upload_id, MultipartUpload={"Parts": named}
+            )
+        except ClientError as error:
+            if error.response["Error"].get("Code") not in {"InvalidPart", *_GONE}:
+                raise
+            if self.size_of(key) is None:
+                raise UploadIncompleteError("the storage lacks parts that were named") from error
+
+    def abort_upload(self, key: str, upload_id: str) -> None:
+        """Drop the parts of an upload; one that is not there is no error."""
+        try:
+            self.client.abort_multipart_upload(Bucket=self.bucket, Key=key, UploadId=upload_id)
+        except ClientError as error:
+            if not _is_gone(error):
+                raise
 
     def delete_prefix(self, prefix: str) -> int:
         """Delete every object below `prefix`; return how many there were.
@@ -206,6 +358,10 @@ class Storage:
     def multipart(self, key: str, content_type: str) -> "MultipartUpload":
         """Start an upload whose size is not known; see `MultipartUpload`."""
         return MultipartUpload(self, key, content_type)
+
+
+def _is_gone(error: ClientError) -> bool:
+    return error.response["Error"].get("Code") in _GONE
 
 
 class MultipartUpload:

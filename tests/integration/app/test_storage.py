@@ -4,15 +4,26 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
 import httpx
 import pytest
 from botocore.exceptions import ClientError
 
-from app.errors import UnavailableError
+from app.errors import UnavailableError, UploadIncompleteError
 from app.parts import Parts, make_parts
-from app.storage import PART_BYTES, STORAGE_ERRORS, MultipartUpload, Storage, resource_prefix
+from app.storage import (
+    PART_BYTES,
+    STORAGE_ERRORS,
+    MultipartUpload,
+    Storage,
+    StoredPart,
+    resource_prefix,
+)
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3.type_defs import LifecycleRuleTypeDef
 
 
 @pytest.fixture
@@ -220,3 +231,96 @@ def test_wrong_secret_is_refused(connected: Parts) -> None:
     with pytest.raises(ClientError, match="SignatureDoesNotMatch"):
         parts.storage.put("a", b"x", "text/plain")
     parts.close()
+
+
+@pytest.fixture
+def upload_id(storage: Storage, prefix: str) -> str:
+    """An upload of two parts, by signed URLs, to the key `a`."""
+    return storage.begin_upload(f"{prefix}a")
+
+
+def _put(storage: Storage, prefix: str, upload_id: str, number: int, part: bytes) -> str:
+    url = storage.signed_part(f"{prefix}a", upload_id, number, len(part), lifetime_s=60)
+    answer = httpx.put(url, content=part, trust_env=False)
+    assert answer.status_code == 200, answer.text
+    return str(answer.headers["etag"]).strip('"')
+
+
+def test_signed_parts_become_one_object(storage: Storage, prefix: str, upload_id: str) -> None:
+    first, last = b"a" * PART_BYTES, b"end"
+    tags = {n: _put(storage, prefix, upload_id, n, part) for n, part in ((2, last), (1, first))}
+    stored = storage.stored_parts(f"{prefix}a", upload_id)
+    assert stored == [StoredPart(1, tags[1], PART_BYTES), StoredPart(2, tags[2], 3)]
+    assert storage.size_of(f"{prefix}a") is None
+    for _ in range(2):
+        storage.complete_upload(f"{prefix}a", upload_id, sorted(tags.items()))
+    assert storage.get(f"{prefix}a") == first + last
+    assert storage.size_of(f"{prefix}a") == PART_BYTES + 3
+    assert storage.stored_parts(f"{prefix}a", upload_id) is None
+
+
+@pytest.mark.parametrize("etag", ["0" * 32, "of no part"])
+def test_parts_that_are_not_there_make_no_object(
+    storage: Storage, prefix: str, upload_id: str, etag: str
+) -> None:
+    _put(storage, prefix, upload_id, 1, b"end")
+    with pytest.raises(UploadIncompleteError):
+        storage.complete_upload(f"{prefix}a", upload_id, [(1, etag)])
+    assert list(storage.keys(prefix)) == []
+
+
+def test_aborted_upload_takes_no_parts(storage: Storage, prefix: str, upload_id: str) -> None:
+    for _ in range(2):
+        storage.abort_upload(f"{prefix}a", upload_id)
+    assert _uploads(storage, prefix) == []
+    url = storage.signed_part(f"{prefix}a", upload_id, 1, 3, lifetime_s=60)
+    assert httpx.put(url, content=b"end", trust_env=False).status_code == 404
+
+
+def test_uploads_below_a_prefix_are_aborted(storage: Storage, prefix: str, upload_id: str) -> None:
+    storage.begin_upload(f"{prefix}b/c")
+    assert storage.abort_uploads_below(f"{prefix}b/") == 1
+    assert _uploads(storage, prefix) == [f"{prefix}a"]
+    assert storage.abort_uploads_below(prefix) == 1
+
+
+@pytest.mark.parametrize(("lifetime_s", "days"), [(60, 1), (86400, 1), (86401, 2)])
+def test_bucket_drops_uploads_that_nobody_completes_and_keeps_other_rules(
+    storage: Storage, lifetime_s: float, days: int
+) -> None:
+    other: LifecycleRuleTypeDef = {
+        "ID": "other",
+        "Status": "Enabled",
+        "Filter": {"Prefix": "x/"},
+        "Expiration": {"Days": 9},
+    }
+    storage.client.put_bucket_lifecycle_configuration(
+        Bucket=storage.bucket, LifecycleConfiguration={"Rules": [other]}
+    )
+    for _ in range(2):
+        storage.ensure_bucket(upload_lifetime_s=lifetime_s)
+    found = storage.client.get_bucket_lifecycle_configuration(Bucket=storage.bucket)["Rules"]
+    assert [rule.get("ID") for rule in found] == ["other", "abort-incomplete-uploads"]
+    assert found[1]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": days}
+
+
+def test_browser_may_put_a_part_and_read_its_etag(
+    storage: Storage, prefix: str, upload_id: str
+) -> None:
+    storage.ensure_bucket()
+    url = storage.signed_part(f"{prefix}a", upload_id, 1, 3, lifetime_s=60)
+    asked = {"Origin": "https://pages.example", "Access-Control-Request-Method": "PUT"}
+    assert httpx.options(url, headers=asked, trust_env=False).status_code == 200
+    answer = httpx.put(url, content=b"end", headers={"Origin": asked["Origin"]}, trust_env=False)
+    assert "ETag" in answer.headers["access-control-expose-headers"]
+
+
+def test_server_that_takes_no_rules_is_taken_as_it_is(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(**_request: object) -> None:
+        raise ClientError({"Error": {"Code": "NotImplemented"}}, "GetBucketLifecycle")
+
+    monkeypatch.setattr(storage.client, "get_bucket_lifecycle_configuration", refuse)
+    storage.ensure_bucket()
+    assert storage.is_reachable()
