@@ -5,7 +5,7 @@ equal requests at once only one is. The answer is kept in the transaction that c
 process that is killed leaves both or neither. Refused requests changed nothing and free their key.
 """
 
-import hashlib
+import hmac
 import json
 import re
 from collections.abc import Awaitable, Callable
@@ -111,11 +111,10 @@ class IdempotentRoute(APIRoute):
                 return await handle(request)
             parts: Parts = request.app.state.parts
             principal = await run_in_threadpool(authenticate, parts, request)
-            digest = hashlib.sha256(
-                b"\0".join(
-                    (principal.key_id.encode(), request.url.path.encode(), await request.body())
-                )
-            ).hexdigest()
+            asked = (principal.key_id.encode(), request.url.path.encode(), await request.body())
+            # Keyed: a body may quote a file's name, and whoever reads the database may guess.
+            secret = parts.secrecy.pseudonym_key(principal.tenant_id)
+            digest = hmac.digest(secret, b"\0".join(asked), "sha256").hex()
             names = (principal.tenant_id, key)
             claimed = await run_in_threadpool(_claim, parts.database, names, digest)
             if isinstance(claimed, Response):
