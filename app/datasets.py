@@ -12,7 +12,12 @@ from sqlalchemy.orm import Session
 
 from app import jobs
 from app.contact_sheet import Tile, draw, tile_from_pixels
-from app.errors import ConflictError, NotFoundError
+from app.errors import (
+    ConflictError,
+    InvalidRequestError,
+    NotFoundError,
+    UnsupportedArchiveError,
+)
 from app.identifiers import Prefix, new_id
 from app.job_states import Kind
 from app.jobs import Claim
@@ -23,6 +28,8 @@ from app.tables import Dataset, DatasetFile, DatasetImage
 from models.config import Axis, LabelSource
 
 ROWS_AT_ONCE = 1000
+SNIFF_BYTES = 262
+"""Of an archive, to know its format: a tar says so at offset 257."""
 PREVIEW_PX = 128
 SHEET_COLUMNS, SHEET_ROWS = 8, 24
 
@@ -88,8 +95,30 @@ def check_takes_content(row: Dataset) -> None:
     Raises:
         ConflictError: unless it is empty, or its last ingest failed.
     """
+    if row.open_upload is not None:
+        raise ConflictError(
+            f"{row.open_upload.id} is open: complete it, or DELETE /v1/uploads/{row.open_upload.id}"
+        )
     if status(row) not in ("empty", "failed"):
         raise ConflictError(f"the dataset is {status(row)}; make another for other content")
+
+
+def check_archive(head: bytes) -> None:
+    """Refuse content by its first `SNIFF_BYTES` bytes.
+
+    Raises:
+        InvalidRequestError: if there are none.
+        UnsupportedArchiveError: if they are of no zip, tar or tar.gz.
+    """
+    if not head:
+        raise InvalidRequestError("the body is empty; send a .zip, .tar or .tar.gz")
+    if not (
+        head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b")) or head[257:262] == b"ustar"
+    ):
+        raise UnsupportedArchiveError(
+            "the body is neither .zip, nor .tar, nor .tar.gz;"
+            " send the file itself, as curl --data-binary @FILE does"
+        )
 
 
 def start_ingest(

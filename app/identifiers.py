@@ -12,6 +12,7 @@ class Prefix(StrEnum):
     TENANT = "ten"
     API_KEY = "key"
     DATASET = "ds"
+    UPLOAD = "upl"
     GENERATOR = "gen"
     CHECKPOINT = "ckp"
     SAMPLE_BATCH = "smp"

@@ -14,7 +14,17 @@ from app.api import problems
 from app.api.caching import PictureCache
 from app.api.event_stream import EventReader
 from app.api.middleware import RequestContext
-from app.api.routers import api_keys, content, datasets, generators, health, jobs, reports, samples
+from app.api.routers import (
+    api_keys,
+    content,
+    datasets,
+    generators,
+    health,
+    jobs,
+    reports,
+    samples,
+    uploads,
+)
 from app.notices import Notices
 from app.parts import make_parts
 from app.settings import Settings, settings
@@ -55,6 +65,7 @@ def create_app(values: Settings | None = None) -> FastAPI:
     for router in (
         content.router,
         datasets.router,
+        uploads.router,
         generators.router,
         samples.router,
         reports.router,

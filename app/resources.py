@@ -93,6 +93,8 @@ def start_job(
 
 def status(row: Dataset | Generator | SampleBatch | Report) -> str:
     """Return the status that the contract gives this resource, read off its job."""
+    if isinstance(row, Dataset) and row.open_upload is not None:
+        return "uploading"  # also after an ingest that failed
     if row.job is None:
         return "empty"
     kind = type(row)
@@ -119,6 +121,7 @@ def require_ready(row: Dataset | Generator | SampleBatch | Report) -> None:
     if now_is == "ready":
         return
     advice = {
+        "uploading": "send the parts that are missing and complete its upload",
         "empty": f"upload its content with PUT /v1/datasets/{row.id}/content",
         "failed": "its `error` says why; mend that and ask again",
         "cancelled": "ask for another",
@@ -129,7 +132,7 @@ def require_ready(row: Dataset | Generator | SampleBatch | Report) -> None:
 
 def error(row: Dataset | Generator | SampleBatch | Report) -> dict[str, str] | None:
     """Return {"code", "detail"} of why the resource is not there, or None."""
-    if row.job is None:
+    if row.job is None or status(row) == "uploading":
         return None
     if row.job.status == Status.CANCELLED:
         return {"code": "cancelled", "detail": "the job was cancelled"}

@@ -213,6 +213,44 @@ class Dataset(Resource, Table):
     """How it is to be read: an `IngestOptions`."""
     certificate: Mapped[JSON | None]
 
+    open_upload: Mapped["Upload | None"] = relationship(
+        primaryjoin="and_(Upload.dataset_id == Dataset.id, Upload.completed_at.is_(None))",
+        lazy="joined",
+        viewonly=True,
+    )
+    """At most one, which the database holds."""
+
+
+class Upload(Table):
+    """An archive that arrives in parts, straight in the object storage; open until completed.
+
+    Its file's name is kept nowhere: it may name a patient.
+    """
+
+    __tablename__ = "uploads"
+    __table_args__ = (
+        Index(
+            "uq_uploads_open",
+            "dataset_id",
+            unique=True,
+            postgresql_where=text("completed_at IS NULL"),
+        ),
+    )
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    tenant_id: Mapped[str] = mapped_column(ForeignKey(Tenant.id), index=True)
+    dataset_id: Mapped[str] = mapped_column(ForeignKey(Dataset.id, ondelete="CASCADE"), index=True)
+    key: Mapped[str] = mapped_column(unique=True)
+    storage_upload_id: Mapped[str]
+    """What the storage calls it."""
+    size_bytes: Mapped[int]
+    part_bytes: Mapped[int]
+    """Of every part but the last, which may be smaller."""
+    sha256: Mapped[str | None]
+    """Of the whole archive, as the client declared it."""
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    completed_at: Mapped[datetime | None]
+
 
 class DatasetFile(Table):
     """The verdict on one file of an uploaded archive."""

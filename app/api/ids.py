@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 
 DatasetID = Annotated[str, Field(pattern=r"^ds_[0-9a-f]{32}$")]
+UploadID = Annotated[str, Field(pattern=r"^upl_[0-9a-f]{32}$")]
 GeneratorID = Annotated[str, Field(pattern=r"^gen_[0-9a-f]{32}$")]
 CheckpointID = Annotated[str, Field(pattern=r"^ckp_[0-9a-f]{32}$")]
 SampleBatchID = Annotated[str, Field(pattern=r"^smp_[0-9a-f]{32}$")]

@@ -19,6 +19,7 @@ from app import (
     reports,
     samples,
     tables,
+    uploads,
 )
 from app.api_keys import Scope
 from app.embedded.home import Home
@@ -204,6 +205,7 @@ def new_chain(parts: Parts, new_key: NewKey) -> NewChain:
         key_id = "key_" + new_key(tenant_id).split("_")[1]
         return {
             "dataset_id": dataset_id,
+            "upload_id": _upload(parts, tenant_id),
             "generator_id": generator_id,
             "checkpoint_id": checkpoint_id,
             "batch_id": batch_id,
@@ -323,6 +325,20 @@ def ready_dataset(parts: Parts, tenant_id: str) -> str:
         assert claimed is not None
         datasets.seal(session, claimed, parts.secrecy, made)
         jobs.finish(session, claimed, Status.SUCCEEDED)
+    return row.id
+
+
+def _upload(parts: Parts, tenant_id: str) -> str:
+    """Begin an upload to a dataset of its own."""
+    with parts.database.transaction() as session:
+        dataset = datasets.create(session, tenant_id, name="set", description=None, kind="real")
+    key = uploads.new_key(dataset)
+    begun = parts.storage.begin_upload(key)
+    with parts.database.transaction() as session:
+        dataset = session.get_one(tables.Dataset, dataset.id)
+        row = uploads.create(
+            session, dataset, key=key, storage_upload_id=begun, size_bytes=10, sha256=None
+        )
     return row.id
 
 

@@ -17,7 +17,6 @@ from app.errors import (
     BadRequestError,
     ConflictError,
     GliaforgeError,
-    InvalidRequestError,
     NotFoundError,
     TooLargeError,
     TooManyJobsError,
@@ -28,7 +27,6 @@ from app.storage import PART_BYTES, incoming_prefix
 
 router = APIRouter(tags=["datasets"])
 
-SNIFF_BYTES = 262  # a tar says so at offset 257
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _CONTENT = {
     "requestBody": {
@@ -108,8 +106,8 @@ async def _store_body(parts: Parts, request: Request, key: str) -> int:
             if size_bytes > most:
                 raise TooLargeError(f"an upload has at most {most} bytes")
             buffer += chunk
-            if upload is None and len(buffer) >= SNIFF_BYTES:
-                _refuse_unless_archive(bytes(buffer[:SNIFF_BYTES]))
+            if upload is None and len(buffer) >= datasets.SNIFF_BYTES:
+                datasets.check_archive(bytes(buffer[: datasets.SNIFF_BYTES]))
                 upload = await run_in_threadpool(
                     parts.storage.multipart, key, "application/octet-stream"
                 )
@@ -117,7 +115,7 @@ async def _store_body(parts: Parts, request: Request, key: str) -> int:
                 part, buffer = buffer, bytearray()
                 await run_in_threadpool(upload.add, part)
         if upload is None:
-            _refuse_unless_archive(bytes(buffer))
+            datasets.check_archive(bytes(buffer))
             upload = await run_in_threadpool(
                 parts.storage.multipart, key, "application/octet-stream"
             )
@@ -129,18 +127,6 @@ async def _store_body(parts: Parts, request: Request, key: str) -> int:
         if upload is not None:
             await run_in_threadpool(upload.close)
     return size_bytes
-
-
-def _refuse_unless_archive(head: bytes) -> None:
-    if not head:
-        raise InvalidRequestError("the body is empty; send a .zip, .tar or .tar.gz")
-    if not (
-        head.startswith((b"PK\x03\x04", b"PK\x05\x06", b"\x1f\x8b")) or head[257:262] == b"ustar"
-    ):
-        raise UnsupportedArchiveError(
-            "the body is neither .zip, nor .tar, nor .tar.gz;"
-            " send the file itself, as curl --data-binary @FILE does"
-        )
 
 
 def _start_ingest(

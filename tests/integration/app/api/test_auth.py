@@ -18,6 +18,11 @@ NewKey = Callable[..., str]
 SCOPES = {
     "createDataset": Scope.DATASETS_WRITE,
     "putDatasetContent": Scope.DATASETS_WRITE,
+    "createUpload": Scope.DATASETS_WRITE,
+    "getUpload": Scope.DATASETS_WRITE,
+    "signUploadParts": Scope.DATASETS_WRITE,
+    "completeUpload": Scope.DATASETS_WRITE,
+    "deleteUpload": Scope.DATASETS_WRITE,
     "deleteDataset": Scope.DATASETS_WRITE,
     "listDatasets": Scope.DATASETS_READ,
     "getDataset": Scope.DATASETS_READ,
@@ -58,6 +63,7 @@ SCOPES = {
 }
 UNKNOWN = {
     "dataset_id": f"ds_{'0' * 32}",
+    "upload_id": f"upl_{'0' * 32}",
     "generator_id": f"gen_{'0' * 32}",
     "batch_id": f"smp_{'0' * 32}",
     "report_id": f"rpt_{'0' * 32}",

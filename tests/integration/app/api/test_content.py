@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from app import job_states, jobs
+from app import datasets, job_states, jobs
 from app.api.routers import content
 from app.parts import Parts
 from app.settings import Settings, base_environment
@@ -227,7 +227,7 @@ def test_upload_that_breaks_off_leaves_nothing(
     )
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(head.encode() + b"PK\x03\x04" + bytes(sent_bytes))
-        if sent_bytes >= content.SNIFF_BYTES:
+        if sent_bytes >= datasets.SNIFF_BYTES:
             _await(lambda: _stored(parts, tenant_id) != [])
     _await(lambda: _stored(parts, tenant_id) == [])
     assert _status(api, dataset_id) == "empty"

@@ -31,6 +31,9 @@ DOCUMENT = create_app().openapi()
 ID = "0" * 32
 BODIES: dict[str, dict[str, object]] = {
     "/v1/datasets": {"name": "x", "description": "x", "kind": "real"},
+    "/v1/datasets/{dataset_id}/uploads": {"size_bytes": 1, "sha256": ID * 2, "filename": "x.zip"},
+    "/v1/uploads/{upload_id}/parts": {"numbers": [1]},
+    "/v1/uploads/{upload_id}/complete": {"parts": [{"number": 1, "etag": ID}]},
     "/v1/generators": {
         "name": "x",
         "dataset_id": f"ds_{ID}",
@@ -62,10 +65,14 @@ def _bodies(path: str) -> Iterator[object]:
     for field in good:
         for value in VALUES:
             yield good | {field: value}
-            if field in {"counts", "config", "scopes"}:
+            if field in {"counts", "config", "scopes", "numbers", "parts"}:
                 yield good | {field: {"x": value}}
                 yield good | {field: [value]}
     yield from (good | {name: 1} for name in STRINGS)
+    if "parts" in good:
+        for value in VALUES:
+            yield {"parts": [{"number": value, "etag": ID}]}
+            yield {"parts": [{"number": 1, "etag": value}]}
     if "config" in good:
         yield from (good | {"config": {knob: value}} for knob in CONFIG for value in KNOB_VALUES)
         yield from (good | {"config": {name: 1}} for name in STRINGS)
@@ -88,10 +95,13 @@ def test_every_body_is_tried() -> None:
 
 
 @pytest.mark.parametrize("path", BODIES)
-def test_body_values(api: httpx.Client, path: str) -> None:
+def test_body_values(
+    api: httpx.Client, tenant_id: str, path: str, new_chain: Callable[[str], dict[str, str]]
+) -> None:
     headers = {"Content-Type": "application/json"}
+    filled = path.format(**new_chain(tenant_id)) if "{" in path else path
     for body in _bodies(path):
-        answer = api.post(path, content=_json(body), headers=headers)
+        answer = api.post(filled, content=_json(body), headers=headers)
         assert answer.status_code < 500, (ascii(body)[:300], answer.text)
 
 
@@ -127,10 +137,15 @@ PATHS = [
 
 @pytest.mark.parametrize(("method", "path"), PATHS)
 def test_path_values(api: httpx.Client, method: str, path: str) -> None:
-    names = ("dataset_id", "generator_id", "batch_id", "report_id", "job_id", "key_id", "name")
+    names = [
+        *("dataset_id", "upload_id", "generator_id", "batch_id", "report_id", "job_id", "key_id"),
+        "name",
+    ]
     for value in STRINGS:
         hostile = quote(value[:2000].encode("utf-8", "surrogatepass"), safe="")
-        answer = api.request(method, path.format(**dict.fromkeys(names, hostile)))
+        hostile_path = path.format(**dict.fromkeys(names, hostile))
+        body = BODIES.get(path) if method == "POST" else None
+        answer = api.request(method, hostile_path, json=body)
         assert answer.status_code in {400, 404, 405, 307}, (ascii(value), answer.text)
 
 
