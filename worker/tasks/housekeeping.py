@@ -64,6 +64,7 @@ def purge(parts: Parts) -> None:
                     resource_prefix(tenant_id, kind, resource_id),
                     incoming_prefix(tenant_id, resource_id),
                 )
+                parts.storage.abort_uploads_below(prefixes[1])
                 _remove(parts, table, resource_id, prefixes)
             except IntegrityError:
                 log.info("purge_waits", resource_id=resource_id)  # what stands on it goes first

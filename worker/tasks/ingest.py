@@ -1,5 +1,6 @@
 """dataset.ingest: judge, convert and pack what was uploaded."""
 
+import hashlib
 import json
 import struct
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
-from app import datasets
+from app import datasets, uploads
 from app.datasets import Sealed
 from app.parts import Parts
 from app.tables import Dataset
@@ -40,7 +41,8 @@ def ingest(parts: Parts, job_id: str) -> None:
             row = session.get_one(Dataset, run.claim.resource_id)
             content_key, prefix = row.content_key, datasets.prefix(row)
             options = datasets.IngestOptions.model_validate(row.options)
-        assert content_key is not None, "a job is made once there is content"
+            assert content_key is not None, "a job is made once there is content"
+            declared_sha256 = uploads.declared_sha256(session, content_key)
         spec = IngestSpec(
             config=IngestConfig(labels=options.labels, axis=options.axis),
             workers=parts.settings.ingest_workers,
@@ -49,6 +51,8 @@ def ingest(parts: Parts, job_id: str) -> None:
         image_bytes = sum(size**2 for size in spec.config.sizes)
         forecast = _Forecast(run, _ROW_S + image_bytes / _STORAGE_BYTES_PER_S)
         parts.storage.get_file(content_key, run.folder / "content")
+        if declared_sha256 is not None:
+            _check_sha256(run.folder / "content", declared_sha256)
         try:
             result = run_child(
                 run,
@@ -67,6 +71,22 @@ def ingest(parts: Parts, job_id: str) -> None:
         summary = IngestSummary.model_validate(result.detail)
         made = _store(run, summary, f"{prefix}{run.key_prefix}", forecast)
         run.conclude = lambda session: datasets.seal(session, run.claim, parts.secrecy, made)
+
+
+def _check_sha256(path: Path, declared: str) -> None:
+    """Check the bytes that arrived; here, where they pass by anyway, and no client waits.
+
+    Raises:
+        JobFailedError: if they are not those that the client declared.
+    """
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != declared:
+        raise JobFailedError(
+            "checksum_mismatch",
+            f"the archive that arrived has the SHA-256 {found}, not {declared} as was declared;"
+            " upload it again",
+        )
 
 
 class _Forecast:

@@ -7,7 +7,7 @@ import structlog
 from sqlalchemy import delete, exists, or_, select
 from sqlalchemy.orm import Session, aliased
 
-from app import job_states, workers
+from app import job_states, uploads, workers
 from app.job_states import Kind
 from app.parts import Parts
 from app.storage import INCOMING, STORAGE_ERRORS, resource_prefix
@@ -20,6 +20,7 @@ from app.tables import (
     Report,
     SampleBatch,
     SampleImage,
+    Upload,
     now,
 )
 
@@ -50,6 +51,7 @@ def tidy(parts: Parts) -> None:
             _tidy(parts, job)
         except STORAGE_ERRORS as error:
             log.warning("tidy_failed", job_id=job.id, error=type(error).__name__)
+    _expire_uploads(parts)
     _remove_unfinished_uploads(parts)
 
 
@@ -109,6 +111,20 @@ def _split(key: str) -> tuple[str, str]:
     return folder + slash, name
 
 
+def _expire_uploads(parts: Parts) -> None:
+    """Forget the uploads in parts that nobody completed in time; their datasets are empty again."""
+    age = timedelta(seconds=parts.settings.upload_lifetime_s)
+    with parts.database.transaction() as session:
+        expired = uploads.forget_older_than(session, age)
+    for upload in expired:
+        try:
+            uploads.remove(parts.storage, upload)
+        except STORAGE_ERRORS as error:  # the sweeps of what nobody refers to find it
+            log.warning("expiry_failed", upload_id=upload.id, error=type(error).__name__)
+    if expired:
+        log.info("uploads_expired", count=len(expired))
+
+
 def _remove_unfinished_uploads(parts: Parts) -> None:
     """Remove uploads that no dataset refers to: the process that took them was killed."""
     age = timedelta(seconds=parts.settings.upload_lifetime_s)
@@ -117,7 +133,9 @@ def _remove_unfinished_uploads(parts: Parts) -> None:
         return
     with parts.database.transaction() as session:
         used = select(Dataset.content_key).where(Dataset.content_key.in_(old))
-        left = sorted(old - set(session.scalars(used)))
+        # Some servers date an object by when its upload was begun.
+        begun = select(Upload.key).where(Upload.key.in_(old), Upload.completed_at.is_(None))
+        left = sorted(old - set(session.scalars(used)) - set(session.scalars(begun)))
     parts.storage.delete_all(left)
     if left:
         log.info("unfinished_uploads_removed", objects=len(left))

@@ -12,7 +12,7 @@ from app.job_states import Status
 from app.jobs import Claim
 from app.parts import Parts
 from app.storage import incoming_prefix
-from app.tables import Dataset, IdempotencyKey, Job, now
+from app.tables import Dataset, IdempotencyKey, Job, Upload, now
 from worker.tasks import housekeeping
 
 
@@ -73,6 +73,19 @@ def test_upload_is_removed_once_its_ingest_has_ended(
     assert list(parts.storage.keys(f"incoming/{tenant_id}/")) == ([key] if is_kept else [])
     with parts.database.transaction() as session:
         assert (session.get_one(Dataset, row.id).content_key == key) is is_kept
+
+
+def test_deleted_dataset_takes_its_open_upload_with_it(
+    parts: Parts, tenant_id: str, new_chain: Callable[[str], dict[str, str]]
+) -> None:
+    upload_id = new_chain(tenant_id)["upload_id"]
+    with parts.database.transaction() as session:
+        upload = session.get_one(Upload, upload_id)
+        session.get_one(Dataset, upload.dataset_id).deleted_at = now()
+    housekeeping.purge(parts)
+    assert parts.storage.stored_parts(upload.key, upload.storage_upload_id) is None
+    with parts.database.transaction() as session:
+        assert session.get(Upload, upload_id) is None
 
 
 def test_running_job_of_what_is_deleted_is_waited_for(parts: Parts, tenant_id: str) -> None:

@@ -7,16 +7,17 @@ from datetime import timedelta
 import pytest
 from sqlalchemy import delete, func, select, update
 
-from app import generators, job_events, jobs, samples
+from app import generators, job_events, jobs, resources, samples
 from app.job_events import NewEvent
 from app.job_states import Kind, Status
 from app.jobs import Claim
 from app.parts import Parts
 from app.storage import incoming_prefix, resource_prefix
-from app.tables import Checkpoint, Generator, Job, JobEvent, now
+from app.tables import Checkpoint, Dataset, Generator, Job, JobEvent, Upload, now
 from worker.tasks import retention
 
 Chain = dict[str, str]
+_LONE_DATASET = select(Dataset.id).where(Dataset.job_id.is_(None))
 FILES = ("weights.safetensors", "state.safetensors", "checkpoint.json", "samples.png")
 
 
@@ -167,6 +168,53 @@ def test_upload_that_nobody_refers_to_goes_when_it_is_old(parts: Parts, tenant_i
     impatient = parts.settings.model_copy(update={"upload_lifetime_s": -60})
     retention.tidy(replace(parts, settings=impatient))
     assert list(parts.storage.keys(f"incoming/{tenant_id}/")) == []
+
+
+def _status(parts: Parts, upload_id: str) -> str:
+    with parts.database.transaction() as session:
+        row = session.get(Upload, upload_id)
+        dataset_id = row.dataset_id if row else session.scalars(_LONE_DATASET).one()
+        return resources.status(session.get_one(Dataset, dataset_id))
+
+
+def test_upload_that_nobody_completes_expires_and_its_dataset_is_empty(
+    parts: Parts, chain: Chain
+) -> None:
+    with parts.database.transaction() as session:
+        row = session.get_one(Upload, chain["upload_id"])
+    parts.storage.client.upload_part(
+        Bucket=parts.storage.bucket,
+        Key=row.key,
+        UploadId=row.storage_upload_id,
+        PartNumber=1,
+        Body=b"part",
+    )
+    retention.tidy(parts)
+    assert _status(parts, row.id) == "uploading"
+    age = timedelta(seconds=parts.settings.upload_lifetime_s + 1)
+    with parts.database.transaction() as session:
+        session.execute(update(Upload).values(created_at=now() - age))
+    retention.tidy(parts)
+    assert _status(parts, row.id) == "empty"
+    assert parts.storage.stored_parts(row.key, row.storage_upload_id) is None
+
+
+def test_upload_that_is_put_together_and_not_taken_yet_is_kept_while_it_is_open(
+    parts: Parts, chain: Chain
+) -> None:
+    with parts.database.transaction() as session:
+        row = session.get_one(Upload, chain["upload_id"])
+        session.execute(update(Upload).values(created_at=now() + timedelta(seconds=120)))
+    parts.storage.put(row.key, b"x", "application/zip")
+    impatient = replace(
+        parts, settings=parts.settings.model_copy(update={"upload_lifetime_s": -60})
+    )
+    retention.tidy(impatient)
+    assert parts.storage.size_of(row.key) == 1
+    with parts.database.transaction() as session:
+        session.execute(delete(Upload))
+    retention.tidy(impatient)
+    assert parts.storage.size_of(row.key) is None
 
 
 def _told(parts: Parts, job_id: str) -> list[str]:
