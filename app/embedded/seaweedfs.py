@@ -79,6 +79,10 @@ def _options(ports: Mapping[str, int]) -> list[str]:
         "s3.port.iceberg": "0",
         "s3.port.lance": "0",
         "s3.autoCreateBucket": "false",
+        # What was deleted stays on the disk until its volume is compacted, and deleted uploads name
+        # patients: so each chunk has a key of its own, which goes with the object (decision 9).
+        "s3.encryptVolumeData": "true",
+        "filer.encryptVolumeData": "true",
         "volume.preStopSeconds": "0",  # nobody else routes requests here
         "master.telemetry": "false",
         # As in `weed master`. A master that resumes is not its own leader for some milliseconds,

@@ -113,6 +113,28 @@ def test_storage_serves_what_the_application_does(servers: Servers) -> None:
     assert storage.delete_prefix("many/") == 1
 
 
+@pytest.mark.parametrize("padding_bytes", [0, 5 << 20])
+def test_what_is_stored_is_not_on_the_disk_in_the_clear(
+    home: Home, servers: Servers, padding_bytes: int
+) -> None:
+    secret = f"a patient's name, {padding_bytes}".encode()
+    storage = _storage(servers)
+    storage.put("secret", os.urandom(padding_bytes) + secret, "application/octet-stream")
+    upload = storage.multipart("secret-in-parts", "application/octet-stream")
+    upload.add(bytearray(os.urandom(5 << 20)))
+    upload.add(bytearray(secret))
+    upload.complete()
+    for key in ("secret", "secret-in-parts"):
+        assert storage.get(key).endswith(secret)
+    storage.delete("secret")  # its bytes stay until the volume is compacted
+    stored = [path for path in (home.path / "seaweedfs").rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in stored) > padding_bytes
+    assert [path.name for path in stored if secret in path.read_bytes()] == []
+    storage.delete("secret-in-parts")
+    upload.close()
+    storage.close()
+
+
 def test_all_listeners_are_on_loopback(servers: Servers) -> None:
     listening = [
         connection.laddr
