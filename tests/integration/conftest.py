@@ -195,9 +195,12 @@ NewChain = Callable[..., Chain]
 
 @pytest.fixture
 def new_chain(parts: Parts, new_key: NewKey) -> NewChain:
-    """Make one of each resource, ready; the result has an id for each name in a route's path."""
+    """Make one of each resource, ready; the result has an id for each name in a route's path.
 
-    def create(tenant_id: str) -> Chain:
+    The upload has a dataset of its own, which no other resource was made from.
+    """
+
+    def create(tenant_id: str, *, upload: bool = True) -> Chain:
         dataset_id = ready_dataset(parts, tenant_id)
         generator_id, checkpoint_id = _generator(parts, tenant_id, dataset_id)
         batch_id = _batch(parts, tenant_id, generator_id)
@@ -205,7 +208,7 @@ def new_chain(parts: Parts, new_key: NewKey) -> NewChain:
         key_id = "key_" + new_key(tenant_id).split("_")[1]
         return {
             "dataset_id": dataset_id,
-            "upload_id": _upload(parts, tenant_id),
+            **({"upload_id": _upload(parts, tenant_id)} if upload else {}),
             "generator_id": generator_id,
             "checkpoint_id": checkpoint_id,
             "batch_id": batch_id,

@@ -44,8 +44,8 @@ TABLES = (
 
 
 @pytest.fixture
-def chain(new_chain: Callable[[str], Chain], tenant_id: str) -> Chain:
-    return new_chain(tenant_id)
+def chain(new_chain: Callable[..., Chain], tenant_id: str) -> Chain:
+    return new_chain(tenant_id, upload=False)
 
 
 def _rows(parts: Parts) -> int:
