@@ -23,6 +23,10 @@ FINGERPRINT_SIDE = 64
 EMPTY_LEVEL, EMPTY_SHARE = 26, 0.01
 """A slice of a volume is empty when less than a hundredth of it is above a tenth of the window."""
 MAX_ASPECT = 8.0
+MOST_LABELS = 32
+"""A mask of bytes with more values than this was drawn with soft edges."""
+_LOSSY = (b"\xff\xd8", b"RIFF")
+"""JPEG and WebP, which leave a halo of greys around what is drawn."""
 _DEEP_TOP = (1 << 16) - 1
 
 
@@ -235,7 +239,11 @@ def _deep_png(values: NDArray[np.uint16]) -> bytes:
     return buffer.getvalue()
 
 
-def _isotropic(grey: Image.Image, spacing_mm: tuple[float, float] | None) -> Image.Image:
+def _isotropic(
+    grey: Image.Image,
+    spacing_mm: tuple[float, float] | None,
+    kernel: Image.Resampling = Image.Resampling.BICUBIC,
+) -> Image.Image:
     """Stretch the coarser side of pixels that are not square, so that a head is not flat."""
     if spacing_mm is None:
         return grey
@@ -245,7 +253,7 @@ def _isotropic(grey: Image.Image, spacing_mm: tuple[float, float] | None) -> Ima
         return grey
     width, height = grey.size
     size = (width, round(height * ratio)) if ratio > 1 else (round(width / ratio), height)
-    return grey.resize(size, Image.Resampling.BICUBIC)
+    return grey.resize(size, kernel)
 
 
 def _check_side(width: int, height: int, config: DecodeConfig) -> None:
@@ -281,23 +289,42 @@ def _mask_planes(data: bytes, config: DecodeConfig) -> list[Image.Image]:
     """Return the planes of a mask, turned and numbered as the slices of its image are."""
     volume = _volume(data, config)
     if volume is None:
-        return [_binary(np.asarray(pictures.read(data, config.max_pixels).grey))]
-    return [_isotropic(_binary(raw.array()), raw.spacing_mm) for raw in volume.slices]
+        grey = np.asarray(pictures.read(data, config.max_pixels).grey)
+        return [_binary(grey, is_drawn=_is_drawn(grey, data))]
+    planes = []
+    for raw in volume.slices:
+        values = raw.array()
+        is_drawn = not nifti.is_nifti(data) and _is_drawn(values, data)
+        plane = _binary(values, is_drawn=is_drawn)
+        planes.append(_isotropic(plane, raw.spacing_mm, Image.Resampling.NEAREST))
+    return planes
 
 
-def _binary(values: NDArray[np.generic]) -> Image.Image:
-    """Return 255 where a mask marks something: any label, or more than half of grey."""
+def _is_drawn(values: NDArray[np.generic], data: bytes) -> bool:
+    """Tell whether a mask is black and white with greys between, and not a map of labels."""
+    if values.dtype != np.uint8 or values.max() <= 127:  # noqa: PLR2004 - half of white
+        return False
+    return data.startswith(_LOSSY) or len(np.unique(values)) > MOST_LABELS
+
+
+def _binary(values: NDArray[np.generic], *, is_drawn: bool) -> Image.Image:
+    """Return 255 where a mask marks something: any label, or more than half of white."""
     low, high = float(values.min()), float(values.max())
-    is_grey = high > 127  # noqa: PLR2004 - drawn in black and white, perhaps through JPEG
-    marked = values.astype(np.float32) > (high / 2 if is_grey else min(low, 0))
+    marked = values.astype(np.float32) > (high / 2 if is_drawn else min(low, 0))
     return Image.fromarray(np.asarray(marked * 255, np.uint8))
 
 
 def _mask(image: Image.Image, config: DecodeConfig) -> MaskSlice:
     squares = {}
     for side in config.sizes:
-        square = letterbox(image, side, Image.Resampling.BOX)
-        squares[side] = np.packbits(np.asarray(square) > 127).tobytes()  # noqa: PLR2004
+        shares = np.asarray(letterbox(image, side, Image.Resampling.BOX))
+        marked = shares > 127  # noqa: PLR2004 - more than half of a pixel
+        if not marked.any():
+            # What is smaller than a pixel is still there, where it covers most of one. Bytes would
+            # round a two-thousandth of a pixel to nothing.
+            shares = np.asarray(letterbox(image.convert("F"), side, Image.Resampling.BOX))
+            marked = (shares > 0) & (shares == shares.max())
+        squares[side] = np.packbits(marked).tobytes()
     area = int(np.count_nonzero(np.asarray(image)))
     return MaskSlice(image.width, image.height, area, squares)
 
@@ -305,7 +332,7 @@ def _mask(image: Image.Image, config: DecodeConfig) -> MaskSlice:
 def letterbox(
     image: Image.Image, side_px: int, kernel: Image.Resampling = Image.Resampling.BICUBIC
 ) -> Image.Image:
-    """Resize the longer side of a mode-L `image` to `side_px`, centred on a black square.
+    """Resize the longer side of a mode-L or mode-F `image` to `side_px`, centred on black.
 
     The kernel is Pillow's antialiased bicubic: Parmar, Zhang and Zhu 2022, "On Aliased Resizing and
     Surprising Subtleties in GAN Evaluation", https://arxiv.org/abs/2104.11222.
@@ -315,7 +342,7 @@ def letterbox(
     resized = image.resize((width, height), kernel)
     if width == height:
         return resized
-    square = Image.new("L", (side_px, side_px))
+    square = Image.new(image.mode, (side_px, side_px))
     square.paste(resized, ((side_px - width) // 2, (side_px - height) // 2))
     return square
 
