@@ -1,18 +1,23 @@
 """Read `.npz` archives that a stranger made: one stack of slices, and nothing that is pickled."""
 
 import io
+import tokenize
 import zipfile
 import zlib
 
 import numpy as np
 from numpy.typing import NDArray
 
+from models.data.raw_slices import LARGEST
 from models.data.rejection import Rejection
 
 NAMES = ("images", "image", "volume", "data", "arr_0", "masks", "mask")
 """Where the slices are looked for, in this order; else the only array is taken."""
 _BROKEN = (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError, KeyError)
-_BROKEN_TOO = (NotImplementedError, TypeError, SyntaxError, OverflowError, AssertionError)
+_BROKEN_TOO = (
+    *(NotImplementedError, TypeError, SyntaxError, OverflowError, AssertionError),
+    tokenize.TokenError,  # numpy reads the header of an array as Python
+)
 _READ_BYTES = 1 << 20
 _DIMENSIONS = (2, 3, 4)
 
@@ -51,8 +56,8 @@ def read(data: bytes, max_pixels: int, max_bytes: int) -> NDArray[np.generic]:
         raise Rejection(f"empty, or larger than {max_pixels / 1e6:g} megapixels in all slices")
     if array.dtype.kind == "b":
         return array.astype(np.uint8)
-    if not np.isfinite(array).all():
-        raise Rejection("has values that are NaN or infinite")
+    if not -LARGEST <= float(array.min()) <= float(array.max()) <= LARGEST:
+        raise Rejection(f"has values that are NaN, infinite or beyond {LARGEST:g}")
     return array if array.dtype.itemsize <= 2 else array.astype(np.float32)  # noqa: PLR2004
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.data import arrays, burned_in, dicom, nifti, pictures
-from models.data.raw_slices import RawSlice
+from models.data.raw_slices import LARGEST, RawSlice
 from models.data.rejection import Quarantine, Rejection
 from models.data.volumes import Window, to_bytes
 
@@ -157,6 +157,8 @@ def _open(task: FileTask, config: DecodeConfig) -> Decoded | Opened:
     if volume is not None:
         for raw in volume.slices:
             _check_side(raw.columns, raw.rows, config)
+            if not raw.is_measurable():
+                raise Rejection(f"has values that are NaN, infinite or beyond {LARGEST:g}")
         return volume
     picture = pictures.read(data, config.max_pixels)
     _check_side(*picture.grey.size, config)
@@ -223,7 +225,7 @@ def develop(raw: RawSlice, window: Window, config: DecodeConfig) -> Decoded | st
 def _to_16_bits(raw: RawSlice) -> tuple[NDArray[np.uint16], tuple[float, float]]:
     """Return the values as 16-bit ones, with slope and intercept that lead back to real ones."""
     values = raw.array()
-    if values.dtype.kind == "f":
+    if values.dtype.kind == "f" or values.dtype.itemsize > 2:  # noqa: PLR2004 - bytes
         low, high = float(values.min()), float(values.max())
         step = (high - low) / _DEEP_TOP or 1.0
         deep = np.rint((values.astype(np.float64) - low) / step).astype(np.uint16)

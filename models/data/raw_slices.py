@@ -21,6 +21,8 @@ _RIGHTWARDS = {"sagittal": 1, "coronal": 0, "axial": 0}
 _DOWNWARDS = {"sagittal": -3, "coronal": -3, "axial": 1}
 """The axis along which the columns and the rows go; -3 is against the third."""
 OBLIQUE_DEGREES = 30.0
+LARGEST = 1e30
+"""The difference and the scale of larger values cannot be said in 32-bit floats."""
 
 Values = NDArray[np.generic]
 
@@ -68,6 +70,14 @@ class RawSlice:
     def real(self) -> NDArray[np.float32]:
         """Return the values with their slope and intercept applied, (rows, columns)."""
         return self.array().astype(np.float32) * np.float32(self.slope) + np.float32(self.intercept)
+
+    def is_measurable(self) -> bool:
+        """Tell whether all real values, the slope and the intercept are finite and in bounds."""
+        if not all(abs(one) <= LARGEST for one in (self.slope, self.intercept)):
+            return False
+        with np.errstate(over="ignore", invalid="ignore"):
+            real = self.real()
+        return bool(np.abs(real).max() <= LARGEST)  # False for NaN
 
 
 @dataclass(frozen=True)

@@ -106,8 +106,9 @@ class Volumes(Generic[Owner]):
             return low, low
         counts = np.zeros(_BINS, np.int64)
         for kept in volume:
-            real = self._load(kept).real()
-            scaled = (real[real > low] - np.float32(low)) * np.float32((_BINS - 1) / (high - low))
+            # In 32 bits the scale of a range near the largest or the smallest number overflows.
+            real = self._load(kept).real().astype(np.float64)
+            scaled = (real[real > low] - low) / (high - low) * (_BINS - 1)
             counts += np.bincount(scaled.astype(np.int64), minlength=_BINS)[:_BINS]
         below = np.cumsum(counts) / counts.sum()
         found = [int(np.searchsorted(below, percent / 100)) for percent in PERCENTILES]
