@@ -2,8 +2,8 @@
 
 The limits hold everywhere. The filter (seccomp(2), BPF) holds on x86-64 and AArch64 where the
 kernel allows it: no sockets, no other programs or processes, no file opened for writing, nothing
-renamed or removed, no debugging of others. What was asked for and is forbidden fails with EPERM,
-which to a decoder is a damaged file.
+made, renamed or removed, no signal to others, no debugging of them. What was asked for and is
+forbidden fails with EPERM, which to a decoder is a damaged file.
 """
 
 import ctypes
@@ -17,9 +17,13 @@ import sys
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _SECCOMP_MODE_FILTER = 38, 22, 2
 _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _LOAD_WORD, _JUMP_EQUAL, _JUMP_ANY_BIT, _RETURN = 0x20, 0x15, 0x45, 0x06
+_JUMP_NOT_LESS = 0x35
+_X32 = 0x40000000
+"""Set in the numbers of a second set of calls of x86-64, which would pass by the list."""
 _NUMBER_AT, _ARCH_AT, _FIRST_ARGUMENT_AT = 0, 4, 16
 _CLONE_THREAD = 0x10000
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
+_OF_ITSELF = ("kill", "tkill", "tgkill")
 OPEN_FILES = 64
 
 # audit architecture, {call: number}: from the kernel's asm/unistd.h.
@@ -35,7 +39,12 @@ _CALLS: dict[str, tuple[int, dict[str, int]]] = {
             "fchmodat": 268, "accept4": 288, "process_vm_readv": 310, "process_vm_writev": 311,
             "renameat2": 316, "bpf": 321, "execveat": 322, "io_uring_setup": 425,
             "pidfd_open": 434, "open": 2, "openat": 257, "clone": 56, "clone3": 435,
-            "openat2": 437, "kill": 62, "tkill": 200,
+            "openat2": 437, "kill": 62, "tkill": 200, "tgkill": 234, "prlimit64": 302,
+            "lchown": 94, "rt_sigqueueinfo": 129, "setxattr": 188, "lsetxattr": 189,
+            "add_key": 248, "request_key": 249, "keyctl": 250, "mkdirat": 258, "mknodat": 259,
+            "fchownat": 260, "unshare": 272, "utimensat": 280, "rt_tgsigqueueinfo": 297,
+            "perf_event_open": 298, "sendmmsg": 307, "setns": 308, "userfaultfd": 323,
+            "pidfd_send_signal": 424, "pidfd_getfd": 438, "fchmodat2": 452,
         },
     ),
     "aarch64": (
@@ -48,6 +57,11 @@ _CALLS: dict[str, tuple[int, dict[str, int]]] = {
             "mknodat": 33, "chroot": 51, "mount": 40, "process_vm_readv": 270,
             "process_vm_writev": 271, "bpf": 280, "io_uring_setup": 425, "pidfd_open": 434,
             "openat": 56, "clone": 220, "clone3": 435, "openat2": 437, "kill": 129, "tkill": 130,
+            "tgkill": 131, "prlimit64": 261, "rt_sigqueueinfo": 138, "setxattr": 5, "lsetxattr": 6,
+            "add_key": 217, "request_key": 218, "keyctl": 219, "fchownat": 54, "unshare": 97,
+            "utimensat": 88, "rt_tgsigqueueinfo": 240, "perf_event_open": 241, "sendmmsg": 269,
+            "setns": 268, "userfaultfd": 282, "pidfd_send_signal": 424, "pidfd_getfd": 438,
+            "fchmodat2": 452,
         },
     ),
 }  # fmt: skip
@@ -93,13 +107,15 @@ def _filter_calls() -> bool:
 
 def _program(architecture: int, numbers: dict[str, int]) -> list[bytes]:
     """Return the BPF instructions, each `struct sock_filter`."""
-    special = {"open", "openat", "openat2", "clone", "clone3", "kill", "tkill"}
+    special = {"open", "openat", "openat2", "clone", "clone3", *_OF_ITSELF, "prlimit64"}
     deny = _ERRNO | errno.EPERM
     program = [
         _step(_LOAD_WORD, _ARCH_AT),
         _step(_JUMP_EQUAL, architecture, 1, 0),
         _step(_RETURN, deny),
         _step(_LOAD_WORD, _NUMBER_AT),
+        _step(_JUMP_NOT_LESS, _X32, 0, 1),
+        _step(_RETURN, deny),
     ]
     for name, number in numbers.items():
         if name not in special:
@@ -126,12 +142,13 @@ def _program(architecture: int, numbers: dict[str, int]) -> list[bytes]:
         _step(_RETURN, deny),
         _step(_RETURN, _ALLOW),
     ]
-    # A process may end itself (abort), and nobody else.
-    for name in ("kill", "tkill"):
+    # A process may end itself (abort) and limit itself (whom it calls 0), and nobody else.
+    own = [(name, os.getpid()) for name in _OF_ITSELF]
+    for name, process in [*own, ("prlimit64", 0)]:
         program += [
             _step(_JUMP_EQUAL, numbers[name], 0, 4),
             _step(_LOAD_WORD, _FIRST_ARGUMENT_AT),
-            _step(_JUMP_EQUAL, os.getpid(), 1, 0),
+            _step(_JUMP_EQUAL, process, 1, 0),
             _step(_RETURN, deny),
             _step(_RETURN, _ALLOW),
         ]
