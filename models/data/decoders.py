@@ -6,7 +6,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -22,6 +22,7 @@ FILE_TIMEOUT_S = 30.0
 """The largest image that is accepted takes some 3 s on one slow core."""
 DEADLY = "the decoder could not survive this file"
 ENDLESS = f"decoding took more than {FILE_TIMEOUT_S:g} s"
+UNFORESEEN = "the decoder failed on this file"
 
 Ticket = TypeVar("Ticket")
 
@@ -42,11 +43,17 @@ def _die_with_parent() -> None:
 
 
 def _decode_batch(tasks: list[Task], config: DecodeConfig) -> list[Outcome]:
-    outcomes = []
-    for task in tasks:
-        sandbox.allow_cpu(FILE_TIMEOUT_S)
-        outcomes.append(decode(task, config))
-    return outcomes
+    return [_decode_one(task, config) for task in tasks]
+
+
+def _decode_one(task: Task, config: DecodeConfig) -> Outcome:
+    sandbox.allow_cpu(FILE_TIMEOUT_S)
+    try:
+        return decode(task, config)
+    except Exception as error:  # noqa: BLE001 - see below
+        # The errors that decoders are known to raise are caught beside them. For one that nobody
+        # thought of, the file must pay and not the archive. Its words may quote the file.
+        return f"{UNFORESEEN} ({type(error).__name__})"
 
 
 class Decoders(Generic[Ticket]):
@@ -117,10 +124,12 @@ class Decoders(Generic[Ticket]):
         try:
             if batch.future is not None:
                 return batch.future.result(len(batch.tasks) * FILE_TIMEOUT_S)
-        except BrokenProcessPool:
-            pass
+        except (BrokenProcessPool, CancelledError):
+            pass  # perhaps with another batch
         except TimeoutError:
             self._renew_pool()
+            if len(batch.tasks) == 1:
+                return [ENDLESS]
         return [self._decode_alone(task) for task in batch.tasks]
 
     def _decode_alone(self, task: Task) -> Outcome:
