@@ -6,6 +6,7 @@ is told to stop at (a file of 0.6 MB takes 1.2 GB).
 """
 
 import io
+import logging
 import re
 import struct
 import warnings
@@ -22,13 +23,14 @@ from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import _read_file_meta_info, read_preamble
+from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
 from pydicom.pixels.utils import pixel_array
 from pydicom.tag import BaseTag
-from pydicom.uid import UID
+from pydicom.uid import UID, JPEGExtended12Bit
 
 from models.data import burned_in, deidentify
-from models.data.raw_slices import OBLIQUE_DEGREES, Facing, RawSlice, Values, facing
+from models.data.raw_slices import LARGEST, OBLIQUE_DEGREES, Facing, RawSlice, Values, facing
 from models.data.rejection import Quarantine, Rejection
 
 PREAMBLE_BYTES = 128
@@ -98,7 +100,8 @@ def read(data: bytes, key: bytes, max_pixels: int, label: str | None = None) -> 
 
 @contextmanager
 def _strict() -> Iterator[None]:
-    """Keep pydicom's warnings, which quote values, to itself."""
+    """Keep pydicom's warnings and its log, which quote values, to itself."""
+    logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
     pydicom_config.settings.reading_validation_mode = pydicom_config.IGNORE
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -114,7 +117,7 @@ def _read(data: bytes, key: bytes, max_pixels: int, label: str | None) -> DicomI
     if dataset.get("Modality") != "MR":
         remarks.append("the modality is not MR")
     frames, is_inverted = _frames(dataset)
-    _check_text(dataset, frames)
+    _check_text(dataset, frames, is_inverted=is_inverted)
     group = _group(dataset, key)
     if group is None:
         remarks.append("names no patient: near-duplicates are grouped instead")
@@ -139,8 +142,24 @@ def _check_syntax(data: bytes) -> None:
         raise Rejection("the DICOM file does not say how it is encoded (no transfer syntax)")
     if str(syntax) in _DEFLATED:
         raise Rejection("deflated DICOM is not read; export it uncompressed or as JPEG 2000")
-    if not UID(str(syntax)).is_transfer_syntax:
+    uid = UID(str(syntax))
+    if not uid.is_transfer_syntax or uid.is_private:
         raise Rejection("the DICOM file has an unknown transfer syntax")
+    if uid.is_encapsulated and not _is_decodable(uid):
+        raise _not_read(uid.name)
+
+
+def _not_read(name: str) -> Rejection:
+    return Rejection(
+        f"compressed as {name}, which is not read here; export it uncompressed or as JPEG 2000"
+    )
+
+
+def _is_decodable(syntax: UID) -> bool:
+    try:
+        return get_decoder(syntax).is_available
+    except NotImplementedError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -174,8 +193,11 @@ def _check_pixels(dataset: FileDataset, max_pixels: int) -> None:
     interpretation = dataset.PhotometricInterpretation
     if interpretation not in _GREY | _COLOUR:
         raise Rejection("pixels of an unsupported photometric interpretation")
-    assert dataset.file_meta.TransferSyntaxUID is not None, "it was checked"
-    if not dataset.file_meta.TransferSyntaxUID.is_compressed and "PixelData" in dataset:
+    syntax = dataset.file_meta.TransferSyntaxUID
+    assert syntax is not None, "it was checked"
+    if syntax == JPEGExtended12Bit and int(dataset.BitsStored) > 8:  # noqa: PLR2004 - bits
+        raise _not_read("12-bit lossy JPEG")
+    if not syntax.is_compressed and "PixelData" in dataset:
         need = rows * columns * frames * samples * int(dataset.BitsAllocated) // 8
         if interpretation == "YBR_FULL_422":
             need = need * 2 // 3
@@ -200,7 +222,7 @@ def _frames(dataset: FileDataset) -> tuple[list[Values], bool]:
     return list(values.reshape(shape)), interpretation == "MONOCHROME1"
 
 
-def _check_text(dataset: Dataset, frames: Sequence[Values]) -> None:
+def _check_text(dataset: Dataset, frames: Sequence[Values], *, is_inverted: bool) -> None:
     """Look for text in the pixels, with the help of the tags that are dropped afterwards."""
     if dataset.get("BurnedInAnnotation") == "YES":
         raise Quarantine("the file says that text is burned into its pixels")
@@ -211,7 +233,9 @@ def _check_text(dataset: Dataset, frames: Sequence[Values]) -> None:
         or bool({"SCREEN SAVE", "SCREENSHOT"} & set(kind))
     )
     for values in frames[:: max(1, len(frames) // 8)]:
-        if burned_in.has_text(burned_in.to_bytes(values), is_suspected=is_capture):
+        pixels = burned_in.to_bytes(values)
+        shown = np.asarray(255 - pixels, np.uint8) if is_inverted else pixels
+        if burned_in.has_text(shown, is_suspected=is_capture):
             raise Quarantine("text seems to be burned into the pixels")
 
 
@@ -308,15 +332,18 @@ def _facing(frame: _Frame) -> tuple[Facing | None, str | None]:
 
 
 def _window(frame: _Frame) -> tuple[float, float] | None:
-    """Return the range of a linear window (PS3.3 C.11.2.1.2); None for another function."""
+    """Return the range of a linear window (PS3.3 C.11.2.1.2, C.11.2.1.3.2); None for others."""
     sequence = "FrameVOILUTSequence"
-    if (frame.get(sequence, "VOILUTFunction") or "LINEAR") not in ("LINEAR", "LINEAR_EXACT"):
-        return None
+    function = frame.get(sequence, "VOILUTFunction") or "LINEAR"
     centre = _first(frame.get(sequence, "WindowCenter"))
     width = _first(frame.get(sequence, "WindowWidth"))
-    if centre is None or width is None or not width > 1:
+    if centre is None or width is None or max(abs(centre), abs(width)) > LARGEST:
         return None
-    return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    if function == "LINEAR_EXACT" and width > 0:
+        return centre - width / 2, centre + width / 2
+    if function == "LINEAR" and width > 1:
+        return centre - 0.5 - (width - 1) / 2, centre - 0.5 + (width - 1) / 2
+    return None
 
 
 def _first(value: Any) -> float | None:
