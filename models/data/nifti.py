@@ -17,7 +17,7 @@ from nibabel.orientations import apply_orientation, io_orientation
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
 from numpy.typing import NDArray
 
-from models.data.raw_slices import PLANES, Facing, RawSlice, facing
+from models.data.raw_slices import LARGEST, PLANES, Facing, RawSlice, facing
 from models.data.rejection import Rejection
 
 _MAGICS = {348: (b"n+1\0", 344), 540: (b"n+2\0", 4)}
@@ -26,6 +26,8 @@ _GZIP = b"\x1f\x8b"
 _WBITS_GZIP = 31
 _ANISOTROPIC = 1.5
 """A volume this much coarser along an axis was acquired in slices across it."""
+_FLAT = 0.01
+"""Volume of three unit vectors below which they are no axes; at right angles it is 1."""
 _BROKEN = (
     *(HeaderDataError, HeaderTypeError, ValueError, TypeError, KeyError, IndexError),
     *(OverflowError, ArithmeticError, EOFError, struct.error, OSError, RuntimeError),
@@ -78,17 +80,24 @@ def _header_bytes(head: bytes) -> int | None:
 
 
 def _inflate(data: bytes, max_bytes: int, *, whole: bool = True) -> bytes:
-    """Inflate at most `max_bytes`, whatever the trailer claims."""
-    inflater = zlib.decompressobj(_WBITS_GZIP)
-    try:
-        content = inflater.decompress(data, max_bytes)
-    except zlib.error as error:
-        raise Rejection("damaged gzip file") from error
-    if whole and inflater.unconsumed_tail:
-        raise Rejection(f"inflates to over {max_bytes >> 20} MiB")
-    if whole and not inflater.eof:
-        raise Rejection("truncated gzip file")
-    return content
+    """Inflate at most `max_bytes`, whatever the trailer claims; bgzip writes many members."""
+    content = bytearray()
+    while True:
+        inflater = zlib.decompressobj(_WBITS_GZIP)
+        try:
+            # The largest size would mean no bound if it were 0.
+            content += inflater.decompress(data, max(1, max_bytes - len(content)))
+        except zlib.error as error:
+            raise Rejection("damaged gzip file") from error
+        if not whole:
+            return bytes(content)
+        if inflater.unconsumed_tail or len(content) > max_bytes:
+            raise Rejection(f"inflates to over {max_bytes >> 20} MiB")
+        if not inflater.eof:
+            raise Rejection("truncated gzip file")
+        data = inflater.unused_data
+        if not data.startswith(_GZIP):
+            return bytes(content)
 
 
 def _read(data: bytes, axis: str, max_pixels: int, max_bytes: int) -> NiftiImage:
@@ -166,13 +175,21 @@ def _geometry(
         zooms = [1.0] * SPATIAL
     affine = np.asarray(header.get_best_affine(), np.float64)
     has_codes = int(header["qform_code"]) > 0 or int(header["sform_code"]) > 0
-    if not has_codes or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) == 0:
+    if not has_codes or not _is_regular(affine):
         remarks.append("no orientation in the header: shown as stored")
         # What most writers without geometry mean, and nibabel's own guess: left to right mirrored.
         affine = np.diag([-1.0, 1.0, 1.0, 1.0])
     elif len(set(zooms)) == 1 and zooms[0] == 1 and _is_flat(header.get_data_shape()):
         remarks.append("1 mm in all directions for few slices: the spacing seems to be lost")
     return tuple(zooms), affine
+
+
+def _is_regular(affine: NDArray[np.float64]) -> bool:
+    """Tell whether the axes go in three directions, none nearly in the plane of the others."""
+    if not np.isfinite(affine).all():
+        return False
+    lengths = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(lengths.all() and abs(np.linalg.det(affine[:3, :3] / lengths)) > _FLAT)
 
 
 def _is_flat(shape: tuple[int, ...]) -> bool:
@@ -198,7 +215,7 @@ def _finite(
         if low == np.rint(low) and high - low < 1 << 16 and (volume == np.rint(volume)).all():
             # Integers that somebody saved as floats.
             return (volume - low).astype(np.uint16), slope, intercept + slope * low
-        if max(abs(low), abs(high)) > np.finfo(np.float32).max:
+        if max(abs(low), abs(high)) > LARGEST:
             raise Rejection("values beyond what 32 bits can say")
         return volume.astype(np.float32), slope, intercept
     native = values.astype(values.dtype.newbyteorder("="))
