@@ -13,7 +13,13 @@ from app.jobs import Claim
 from app.resources import start_job
 from app.storage import Storage, resource_prefix
 from app.tables import Checkpoint, Dataset, Generator, HistoryPoint
-from models.config import MIN_TRAINING_IMAGES, POOLED_LABEL, Networks, TrainingConfig
+from models.config import (
+    MIN_TRAINING_IMAGES,
+    POOLED_LABEL,
+    DCGANConfig,
+    HybridConfig,
+    Networks,
+)
 
 
 def create(
@@ -22,7 +28,7 @@ def create(
     *,
     name: str,
     preset: str,
-    config: TrainingConfig,
+    config: DCGANConfig | HybridConfig,
     seed: int,
     request_id: str | None,
 ) -> Generator:
@@ -33,16 +39,7 @@ def create(
         InvalidRequestError: if a network would have too few images to learn from.
     """
     datasets.pack(dataset, config.image_size)
-    train = dataset.splits.get("train", {})
-    per_label = config.networks == Networks.PER_LABEL
-    counts = train if per_label else {POOLED_LABEL: sum(train.values())}
-    few = [label for label, count in sorted(counts.items()) if count < MIN_TRAINING_IMAGES]
-    missing = sorted(set(dataset.labels) - set(train)) if per_label else []
-    if few or missing:
-        raise InvalidRequestError(
-            f"too few training images for {', '.join(few + missing)}: a network needs at least"
-            f" {MIN_TRAINING_IMAGES}; upload more, or set config.networks to per_dataset"
-        )
+    labels = _demand_enough(dataset, config)
     row = Generator(
         id=new_id(Prefix.GENERATOR),
         tenant_id=dataset.tenant_id,
@@ -51,10 +48,35 @@ def create(
         preset=preset,
         config=config.model_dump(mode="json"),
         seed=seed,
-        labels=sorted(counts),
+        labels=labels,
     )
     start_job(session, row, Kind.TRAIN, request_id)
     return row
+
+
+def _demand_enough(dataset: Dataset, config: DCGANConfig | HybridConfig) -> list[str]:
+    """Return the labels that can be sampled once it is trained, sorted.
+
+    Raises:
+        InvalidRequestError: naming the labels of which there are too few training images.
+    """
+    train = dataset.splits.get("train", {})
+    pooled = {POOLED_LABEL: sum(train.values())}
+    if isinstance(config, HybridConfig):
+        # One network learns all labels, and draws each that it has seen.
+        labels, least, counted = sorted(dataset.labels), 1, dict(train)
+    elif config.networks == Networks.PER_LABEL:
+        labels, least, counted = sorted(dataset.labels), MIN_TRAINING_IMAGES, dict(train)
+    else:
+        labels, least, counted = [POOLED_LABEL], MIN_TRAINING_IMAGES, pooled
+    few = [label for label in labels if counted.get(label, 0) < least]
+    if few or sum(train.values()) < MIN_TRAINING_IMAGES:
+        raise InvalidRequestError(
+            f"too few training images for {', '.join(few or labels)}: a network needs at least"
+            f" {MIN_TRAINING_IMAGES}, and each label one; upload more, or train one network on all"
+            " (the preset cpu-64, or config.networks per_dataset)"
+        )
+    return labels
 
 
 def prefix(row: Generator) -> str:

@@ -10,7 +10,7 @@ from app.jobs import Claim
 from app.resources import require_ready, start_job
 from app.storage import resource_prefix
 from app.tables import Dataset, Generator, Report, SampleBatch
-from models.config import ReportProfile, TrainingConfig
+from models.config import TRAINING_CONFIG, ReportProfile
 
 
 def create(
@@ -35,7 +35,7 @@ def create(
             f" use real_dataset_id {generator.dataset_id}"
         )
     samples.archive_key(batch)
-    datasets.pack(dataset, TrainingConfig.model_validate(generator.config).image_size)
+    datasets.pack(dataset, TRAINING_CONFIG.validate_python(generator.config).image_size)
     row = Report(
         id=new_id(Prefix.REPORT),
         tenant_id=dataset.tenant_id,

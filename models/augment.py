@@ -107,7 +107,8 @@ def _change_grey_values(images: Tensor, applies: Tensor, random: torch.Generator
     unit = unit * torch.exp2(normal[1] * _LOG2_CONTRAST_STD * contrasts)
     varied = unit * 2 + BACKGROUND + normal[2] * _BRIGHTNESS_STD * brightens
     grain = torch.randn(images.shape, generator=random, device=device)
-    return varied + grain * (normal[3] * _NOISE_STD).abs() * noises
+    noisy: Tensor = varied + grain * (normal[3] * _NOISE_STD).abs() * noises
+    return noisy
 
 
 def _cut_out(images: Tensor, applies: Tensor, random: torch.Generator) -> Tensor:

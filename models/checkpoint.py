@@ -17,12 +17,12 @@ import torch
 from pydantic import JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.config import Frozen, TrainingConfig
-from models.networks.dcgan import Generator
+from models.config import AnyTrainingConfig, DCGANConfig, Frozen, HybridConfig
+from models.networks import build
 from models.run_folder import UserError
-from models.trainee import Trainee
+from models.trainees.trainee import Trainee
 
 FORMAT_VERSION = 1
 """Raised when an older reader could misread what is written."""
@@ -49,7 +49,7 @@ class CheckpointError(UserError, ValueError):
 class TrainingState:
     """All of a run that changes while it runs, and what it must not be resumed without."""
 
-    config: TrainingConfig
+    config: DCGANConfig | HybridConfig
     seed: int
     dataset_digest: str
     trainees: list[Trainee]
@@ -67,7 +67,7 @@ class Header(Frozen):
     """What a weights file says of itself."""
 
     format_version: int
-    config: TrainingConfig
+    config: AnyTrainingConfig
     labels: tuple[str, ...]
     image_size: int
     step: int
@@ -90,10 +90,10 @@ _H = TypeVar("_H", bound=Header)
 
 @dataclass(frozen=True)
 class Weights:
-    """The generators of one checkpoint, ready to sample."""
+    """What draws each label, of one checkpoint, in evaluation mode."""
 
     header: Header
-    generators: dict[str, Generator]
+    generators: dict[str, nn.Module]
     device: torch.device
 
 
@@ -172,22 +172,18 @@ def load_weights(path: Path, device: torch.device) -> Weights:
         )
     header = _parse(Header, metadata[_METADATA_KEY], path.name)
     _demand_plain_labels(header.labels)
-    config = header.config
-    generators = {}
-    for index, label in enumerate(header.labels):
-        generator = Generator(config.image_size, config.latent_size, config.generator_channels)
-        tensors = {f"{index}.{name}": value for name, value in generator.state_dict().items()}
-        _copy(path, tensors)
-        generator.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        generators[label] = generator.eval()
-    return Weights(header, generators, device)
+    drawn, networks = build.samplers(header.config, header.labels)
+    for prefix, network in networks.items():
+        _copy(path, {f"{prefix}.{name}": value for name, value in network.state_dict().items()})
+        network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Weights(header, {label: one.eval() for label, one in drawn.items()}, device)
 
 
 def _header(state: TrainingState) -> Header:
     return Header(
         format_version=FORMAT_VERSION,
         config=state.config,
-        labels=tuple(trainee.label for trainee in state.trainees),
+        labels=tuple(label for trainee in state.trainees for label in trainee.labels),
         image_size=state.config.image_size,
         step=state.step,
         images_seen=state.images_seen,
@@ -216,7 +212,8 @@ def _parse(kind: type[_H], text: str, name: str) -> _H:
 def _demand_same_training(summary: Summary, state: TrainingState) -> None:
     expected = _header(state)
     theirs, ours = summary.config.model_dump(), state.config.model_dump()
-    differences = [f"config.{name}" for name in ours if theirs[name] != ours[name]]
+    names = sorted(ours | theirs)
+    differences = [f"config.{name}" for name in names if theirs.get(name) != ours.get(name)]
     differences += [
         name
         for name in ("labels", "seed", "dataset_digest")

@@ -5,9 +5,9 @@ printed in the report. The length of a run is counted in images shown to the dis
 """
 
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 PACKED_SIZES = (64, 128, 256)
 """Side lengths in pixels at which ingest packs a dataset."""
@@ -34,6 +34,23 @@ class Networks(StrEnum):
 
 
 class TrainingConfig(Frozen):
+    """What every training has; the length of a run is in real images shown."""
+
+    image_size: Literal[64, 128, 256] = Field(128, description="Side of the images, in pixels.")
+    total_images: int = Field(
+        250_000, ge=1, le=50_000_000, description="Real images shown to the discriminators."
+    )
+    batch_size: int = Field(32, ge=2, le=512, description="Images per step.")
+    snapshot_images: int = Field(
+        25_000, ge=1, le=50_000_000, description="Images between two checkpoints with samples."
+    )
+    latent_size: int = Field(100, ge=1, le=1024, description="Length of the latent vector z.")
+    learning_rate: float = Field(2e-4, gt=0, le=1e-1, description="Adam step size.")
+    beta1: float = Field(0.5, ge=0, lt=1, description="Adam beta1, both networks.")
+    beta2: float = Field(0.999, ge=0, lt=1, description="Adam beta2, both networks.")
+
+
+class DCGANConfig(TrainingConfig):
     """How a DCGAN is trained; the defaults are the 2024 paper's.
 
     Radford, Metz and Chintala 2015, https://arxiv.org/abs/1511.06434, with the layer sizes, batch
@@ -46,24 +63,85 @@ class TrainingConfig(Frozen):
         Networks.PER_LABEL, description="Train one network per label, or one on all images."
     )
     image_size: Literal[64, 128] = Field(128, description="Side of the images, in pixels.")
-    total_images: int = Field(
-        250_000, ge=1, le=50_000_000, description="Real images shown to the discriminators."
-    )
-    batch_size: int = Field(32, ge=2, le=512, description="Images per step.")
-    snapshot_images: int = Field(
-        25_000, ge=1, le=50_000_000, description="Images between two checkpoints with samples."
-    )
-    latent_size: int = Field(100, ge=1, le=1024, description="Length of the latent vector z.")
     generator_channels: int = Field(
         256, ge=16, le=1024, multiple_of=16, description="Channels of the generator at 8x8."
     )
     discriminator_channels: int = Field(
         64, ge=8, le=256, multiple_of=8, description="Channels after the first convolution."
     )
-    learning_rate: float = Field(2e-4, gt=0, le=1e-1, description="Adam step size, both networks.")
-    beta1: float = Field(0.5, ge=0, lt=1, description="Adam beta1, both networks.")
-    beta2: float = Field(0.999, ge=0, lt=1, description="Adam beta2, both networks.")
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout rate of the discriminator.")
+    augmentation: float = Field(
+        0.0,
+        ge=0,
+        le=0.8,
+        description="Probability of each variation of what the discriminator sees; the paper has "
+        "none.",
+    )
+
+
+class HybridConfig(TrainingConfig):
+    """How the generator of all labels is trained: one network, which is told the label.
+
+    Relativistic loss with both gradient penalties at every step, augmentation that follows how far
+    the discriminator has learnt the training images by heart, averages of the weights.
+    """
+
+    architecture: Literal["hybrid"] = "hybrid"
+    batch_size: int = Field(64, ge=2, le=512, description="Images per step.")
+    latent_size: int = Field(192, ge=1, le=1024, description="Length of the latent vector z.")
+    beta1: float = Field(0.0, ge=0, lt=1, description="Adam beta1, both networks.")
+    beta2: float = Field(0.99, ge=0, lt=1, description="Adam beta2, both networks.")
+    generator_channels: int = Field(
+        48, ge=4, le=128, multiple_of=2, description="Channels of the generator at 128x128."
+    )
+    discriminator_channels: int = Field(
+        48, ge=4, le=128, description="Channels after the first convolution."
+    )
+    discriminator_widest: int = Field(
+        384, ge=16, le=1024, description="Channels that no layer of the discriminator exceeds."
+    )
+    discriminator_pace: float = Field(
+        2.0, gt=0, le=10, description="Step size of the discriminator over that of the generator."
+    )
+    final_learning_rate: float = Field(
+        0.25, gt=0, le=1, description="Share of the step size that a cosine leaves at the end."
+    )
+    gamma: float = Field(
+        1.0, ge=0, le=1000, description="Weight of the gradient penalties at the start."
+    )
+    gamma_rise: float = Field(
+        8.0, ge=1, le=100, description="Factor by which a cosine raises that weight over the run."
+    )
+    augmentation: float | None = Field(
+        None,
+        ge=0,
+        le=0.8,
+        description="Probability of each variation of what the discriminator sees; without one it "
+        "adapts to the validation split.",
+    )
+    overfitting_target: float = Field(
+        0.5, gt=0, lt=1, description="What adaptive augmentation holds r_v at; 1 is by heart."
+    )
+    is_mirrored: bool = Field(
+        default=True,
+        description="Whether left and right may be exchanged; not if labels say which.",
+    )
+    balance: float = Field(
+        0.5,
+        ge=0,
+        le=1,
+        description="A label with n images is shown in proportion to n to this power.",
+    )
+    label_dropout: float = Field(
+        0.1, ge=0, lt=1, description="Share of the pairs that are shown without their label."
+    )
+    precision: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="Of the convolutions; `auto` is bfloat16 on a GPU, else float32."
+    )
+
+
+AnyTrainingConfig = Annotated[DCGANConfig | HybridConfig, Field(discriminator="architecture")]
+TRAINING_CONFIG: TypeAdapter[DCGANConfig | HybridConfig] = TypeAdapter(AnyTrainingConfig)
 
 
 class Preset(Frozen):
@@ -71,7 +149,7 @@ class Preset(Frozen):
 
     name: str
     title: str
-    config: TrainingConfig
+    config: AnyTrainingConfig
     memory_bytes: int = Field(description="Of one training process on a CPU, measured.")
     cpu_core_s_per_1000_images: float = Field(
         description="Seconds of one CPU core for 1,000 training images, measured."
@@ -84,14 +162,14 @@ PRESETS = {
         Preset(
             name="baseline-dcgan",
             title="The 2024 paper's DCGAN at 128x128: the reference point every result is held to",
-            config=TrainingConfig(),
+            config=DCGANConfig(),
             memory_bytes=1_500_000_000,
             cpu_core_s_per_1000_images=98.0,
         ),
         Preset(
             name="demo",
             title="A narrow DCGAN at 64x64 that shows the whole way in minutes on two CPU cores",
-            config=TrainingConfig(
+            config=DCGANConfig(
                 image_size=64,
                 total_images=45_000,
                 batch_size=12,
@@ -102,6 +180,43 @@ PRESETS = {
             ),
             memory_bytes=600_000_000,
             cpu_core_s_per_1000_images=5.0,
+        ),
+        Preset(
+            name="cpu-64",
+            title="One generator of all labels at 64x64, for hours on a few CPU cores",
+            config=HybridConfig(
+                image_size=64,
+                total_images=200_000,
+                batch_size=16,
+                snapshot_images=10_000,
+                generator_channels=16,
+                discriminator_channels=16,
+                discriminator_widest=128,
+                learning_rate=1e-3,
+                gamma=0.25,
+            ),
+            memory_bytes=1_000_000_000,
+            cpu_core_s_per_1000_images=44.0,
+        ),
+        Preset(
+            name="standard-128",
+            title="One generator of all labels at 128x128, for a GPU",
+            config=HybridConfig(total_images=1_500_000, snapshot_images=50_000),
+            memory_bytes=10_000_000_000,
+            cpu_core_s_per_1000_images=1_400.0,
+        ),
+        Preset(
+            name="high-256",
+            title="One generator of all labels at 256x256, for a GPU",
+            config=HybridConfig(
+                image_size=256,
+                total_images=1_500_000,
+                snapshot_images=50_000,
+                discriminator_channels=24,
+                gamma=5.0,
+            ),
+            memory_bytes=20_500_000_000,
+            cpu_core_s_per_1000_images=2_700.0,
         ),
     )
 }

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue, SecretBytes, field_serializer, field_validator
 
-from models.config import Frozen, IngestConfig, ReportConfig, TrainingConfig
+from models.config import AnyTrainingConfig, Frozen, IngestConfig, ReportConfig
 
 EXIT_DISK_FULL = 74
 """EX_IOERR of sysexits.h."""
@@ -125,10 +125,10 @@ class TrainSpec(Frozen):
 
     Checkpoint folder: `weights.safetensors` (generators only, enough to sample),
     `state.safetensors` + `checkpoint.json` (all that resuming needs), `samples.png` (the same
-    latents at each snapshot, one row of tiles a network). Result detail: `{"step", "images_seen"}`.
+    latents at each snapshot, one row of tiles a label). Result detail: `{"step", "images_seen"}`.
     """
 
-    config: TrainingConfig
+    config: AnyTrainingConfig
     packed: str = "packed.safetensors"
     seed: int = Field(0, ge=0, lt=2**63)
     resume: str | None = Field(None, description="A checkpoint folder to go on from.")

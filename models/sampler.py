@@ -107,8 +107,11 @@ def _next_request(requests: TextIO, idle_s: float) -> Path | None:
 
 
 def _size_bytes(weights: Weights) -> int:
+    # Labels may share one network, whose tensors are counted once.
     return sum(
-        tensor.numel() * tensor.element_size()
-        for generator in weights.generators.values()
-        for tensor in generator.state_dict().values()
+        {
+            tensor.data_ptr(): tensor.numel() * tensor.element_size()
+            for generator in weights.generators.values()
+            for tensor in generator.state_dict().values()
+        }.values()
     )

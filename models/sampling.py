@@ -115,8 +115,8 @@ def block(weights: Weights, label: str, number: int, seed: int) -> NDArray[np.ui
     """Return images `(16, S, S) uint8` with the indices from `16 * number` on."""
     latents = torch.from_numpy(block_latents(weights, label, number, seed)).to(weights.device)
     with torch.inference_mode():
-        pixels = to_pixels(weights.generators[label](latents))
-    chosen: NDArray[np.uint8] = pixels.squeeze(1).cpu().numpy()
+        pixels = to_pixels(weights.generators[label](latents)[:, 0])
+    chosen: NDArray[np.uint8] = pixels.cpu().numpy()
     return chosen
 
 

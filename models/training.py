@@ -1,9 +1,10 @@
-"""Train a DCGAN for each label, or one for all, and leave checkpoints that can be resumed."""
+"""Train what a configuration describes, and leave checkpoints that can be resumed."""
 
 import io
 import math
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image
@@ -12,14 +13,24 @@ from torch import Tensor
 
 from models import checkpoint, device
 from models.checkpoint import TrainingState
-from models.config import MIN_TRAINING_IMAGES, POOLED_LABEL, Networks, TrainingConfig
-from models.data.slices import Slices, load_training
+from models.config import (
+    MIN_TRAINING_IMAGES,
+    POOLED_LABEL,
+    DCGANConfig,
+    HybridConfig,
+    Networks,
+)
+from models.data.slices import Slices, load_split
 from models.progress import Progress, Stopped
 from models.run_folder import TrainSpec, UserError, checkpoint_name
-from models.trainee import SCORES, Trainee
+from models.trainees.baseline import BaselineTrainee
+from models.trainees.conditional import ConditionalTrainee
+
+if TYPE_CHECKING:
+    from models.trainees.trainee import Trainee
 
 TILES = 8
-"""Images of each network in a snapshot."""
+"""Images of each label in a snapshot."""
 
 _METRICS_POINTS = 300
 _PROGRESS_S = 1.0
@@ -40,8 +51,9 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
     device.allow_fast_kernels()
 
     # The whole training split goes to the device once, as bytes.
-    data = load_training(run_dir / spec.packed, config.image_size)
-    state = begin(config, spec.seed, data, where)
+    data = load_split(run_dir / spec.packed, config.image_size, "train")
+    validation = load_split(run_dir / spec.packed, config.image_size, "validation")
+    state = begin(config, spec.seed, data, validation, where)
     if spec.resume is not None:
         checkpoint.restore(run_dir / spec.resume, state)
     images = data.images.to(where)
@@ -78,34 +90,46 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
     return _detail(state)
 
 
-def begin(config: TrainingConfig, seed: int, data: Slices, where: torch.device) -> TrainingState:
+def begin(
+    config: DCGANConfig | HybridConfig,
+    seed: int,
+    data: Slices,
+    validation: Slices,
+    where: torch.device,
+) -> TrainingState:
     """Return the state before the first step: fresh networks, each with its share of the run.
 
     Raises:
         UserError: `too_few_images` when a network would have fewer than `MIN_TRAINING_IMAGES`.
     """
-    trainees = [
-        Trainee(config, seed, index, label, rows, where)
-        for index, (label, rows) in enumerate(_rows_by_network(config, data).items())
-    ]
+    trainees: list[Trainee] = []
+    if isinstance(config, HybridConfig):
+        _demand_enough(POOLED_LABEL, len(data.labels))
+        trainees.append(ConditionalTrainee(config, seed, data, validation, where))
+    else:
+        trainees += [
+            BaselineTrainee(config, seed, index, label, rows, where)
+            for index, (label, rows) in enumerate(_rows_by_network(config, data).items())
+        ]
     for trainee in trainees:
         share = len(trainee.rows) / len(data.labels)
         # Rounded first, so that 0.1 * 10 batches are not eleven.
         batches = round(config.total_images * share / config.batch_size, 6)
         trainee.steps_total = max(1, math.ceil(batches))
-    sums = torch.zeros((len(trainees), len(SCORES)), dtype=torch.float64, device=where)
+    scores = len(trainees[0].scores)
+    sums = torch.zeros((len(trainees), scores), dtype=torch.float64, device=where)
     return TrainingState(config, seed, data.digest, trainees, 0, sums, [0] * len(trainees))
 
 
 def mosaic(rows: list[Tensor]) -> bytes:
-    """Return a PNG with each `(n, 1, S, S) uint8` as one row of n tiles, without gaps."""
-    strips = [row.squeeze(1).permute(1, 0, 2).flatten(1) for row in rows]  # (S, n * S)
+    """Return a PNG with each `(n, S, S) uint8` as one row of n tiles, without gaps."""
+    strips = [row.permute(1, 0, 2).flatten(1) for row in rows]  # (S, n * S)
     buffer = io.BytesIO()
     Image.fromarray(torch.cat(strips).numpy()).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def _rows_by_network(config: TrainingConfig, data: Slices) -> dict[str, Tensor]:
+def _rows_by_network(config: DCGANConfig, data: Slices) -> dict[str, Tensor]:
     """Return label -> indices of its training images, in label order."""
     if config.networks is Networks.PER_DATASET:
         rows = {POOLED_LABEL: torch.arange(len(data.labels))}
@@ -115,13 +139,17 @@ def _rows_by_network(config: TrainingConfig, data: Slices) -> dict[str, Tensor]:
             for index, label in enumerate(data.names)
         }
     for label, of_label in rows.items():
-        if len(of_label) < MIN_TRAINING_IMAGES:
-            detail = (
-                f"{label!r} has {len(of_label)} images in the training split; a network needs "
-                f"{MIN_TRAINING_IMAGES}: add images, leave the label out, or use per_dataset"
-            )
-            raise UserError("too_few_images", detail)
+        _demand_enough(label, len(of_label))
     return rows
+
+
+def _demand_enough(label: str, count: int) -> None:
+    if count < MIN_TRAINING_IMAGES:
+        detail = (
+            f"{label!r} has {count} images in the training split; a network needs "
+            f"{MIN_TRAINING_IMAGES}: add images, leave the label out, or train one network on all"
+        )
+        raise UserError("too_few_images", detail)
 
 
 def _report_metrics(state: TrainingState, progress: Progress) -> None:
@@ -133,7 +161,7 @@ def _report_metrics(state: TrainingState, progress: Progress) -> None:
             state.trainees, state.sums.tolist(), state.counts, strict=True
         )
         if count
-        for score, total in zip(SCORES, totals, strict=True)
+        for score, total in zip(trainee.scores, totals, strict=True)
     }
     progress.event("metrics", {**_detail(state), "values": values})
     state.sums.zero_()
@@ -154,7 +182,7 @@ def _save(root: Path, state: TrainingState, progress: Progress) -> None:
     """Write the state and report it; whoever watches the run deletes what it has taken."""
     _demand_finite(state)
     folder = root / checkpoint_name(state.step)
-    samples = mosaic([trainee.snapshot(TILES) for trainee in state.trainees])
+    samples = mosaic([strip for trainee in state.trainees for strip in trainee.snapshot(TILES)])
     checkpoint.save(folder, state, samples)
     where = f"{root.name}/{folder.name}"
     progress.event("checkpoint", {**_detail(state), "folder": where})

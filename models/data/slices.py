@@ -1,4 +1,4 @@
-"""Load the training slices of a packed dataset, and scale pixels to and from networks."""
+"""Load one split of a packed dataset, and scale pixels to and from networks."""
 
 import json
 from dataclasses import dataclass
@@ -8,10 +8,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from models.data.packing import SPLITS
 from models.run_folder import UserError
-
-TRAIN_SPLIT = 0
-"""The value in `splits` of the images that a generator may see."""
 
 
 class PackError(UserError, ValueError):
@@ -24,7 +22,7 @@ class PackError(UserError, ValueError):
 
 @dataclass(frozen=True)
 class Slices:
-    """The training split of one packed dataset, in the order of the pack."""
+    """One split of a packed dataset, in the order of the pack."""
 
     images: Tensor  # (N, 1, S, S) uint8
     labels: Tensor  # (N,) int64, indices into `names`
@@ -32,8 +30,8 @@ class Slices:
     digest: str
 
 
-def load_training(path: Path, image_size: int) -> Slices:
-    """Load the images of the training split; the other splits are dropped unread by anyone.
+def load_split(path: Path, image_size: int, split: str) -> Slices:
+    """Load the images of `split`: `train`, `validation` or `holdout`; it may have none.
 
     Raises:
         PackError: when the file is not a pack of `image_size` px.
@@ -57,8 +55,8 @@ def load_training(path: Path, image_size: int) -> Slices:
         raise PackError(
             f"the packed labels name more than the {len(names)} labels that are declared"
         )
-    is_training = tensors["splits"] == TRAIN_SPLIT
-    return Slices(images[is_training], labels[is_training], names, digest)
+    is_asked_for = tensors["splits"] == SPLITS.index(split)
+    return Slices(images[is_asked_for], labels[is_asked_for], names, digest)
 
 
 def to_signal(images: Tensor) -> Tensor:

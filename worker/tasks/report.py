@@ -5,7 +5,7 @@ import json
 from app import datasets, reports, samples
 from app.parts import Parts
 from app.tables import Dataset, Generator, Report, SampleBatch
-from models.config import ReportConfig, ReportProfile, TrainingConfig
+from models.config import TRAINING_CONFIG, ReportConfig, ReportProfile
 from models.run_folder import Kind, ReportSpec
 from worker.child import run_child
 from worker.run import attempt
@@ -21,7 +21,7 @@ def measure(parts: Parts, job_id: str) -> None:
             batch = session.get_one(SampleBatch, row.sample_batch_id)
             generator = session.get_one(Generator, batch.generator_id)
             dataset = session.get_one(Dataset, row.real_dataset_id)
-            size_px = TrainingConfig.model_validate(generator.config).image_size
+            size_px = TRAINING_CONFIG.validate_python(generator.config).image_size
             packed_key = str(datasets.pack(dataset, size_px)["key"])
             generated_key = samples.archive_key(batch)
             prefix = f"{reports.prefix(row)}{run.key_prefix}"

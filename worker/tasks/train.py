@@ -9,7 +9,7 @@ from app import datasets, generators, jobs
 from app.job_events import NewEvent
 from app.parts import Parts
 from app.tables import Dataset, Generator
-from models.config import TrainingConfig
+from models.config import TRAINING_CONFIG
 from models.run_folder import Kind, TrainSpec, checkpoint_name
 from worker.child import run_child
 from worker.run import Run, attempt
@@ -24,7 +24,7 @@ def train(parts: Parts, job_id: str) -> None:
             return
         with run.transaction() as session:
             row = session.get_one(Generator, run.claim.resource_id)
-            config = TrainingConfig.model_validate(row.config)
+            config = TRAINING_CONFIG.validate_python(row.config)
             pack = datasets.pack(session.get_one(Dataset, row.dataset_id), config.image_size)
             found = generators.checkpoints(session, row.id)
             prefix = f"{generators.prefix(row)}{run.key_prefix}"

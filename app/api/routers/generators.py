@@ -23,7 +23,7 @@ from app.errors import (
     NotReadyError,
     TooManyJobsError,
 )
-from models.config import PRESETS, TrainingConfig
+from models.config import PRESETS, TRAINING_CONFIG, DCGANConfig, HybridConfig
 
 router = APIRouter(prefix="/v1", tags=["generators"], route_class=IdempotentRoute)
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
@@ -158,7 +158,7 @@ def _show(session: Session, row: tables.Generator) -> schemas.Generator:
     return schemas.generator(session, row, generators.latest_values(session, row.id))
 
 
-def _config(body: schemas.NewGenerator) -> TrainingConfig:
+def _config(body: schemas.NewGenerator) -> DCGANConfig | HybridConfig:
     """Return the preset with its overrides.
 
     Raises:
@@ -168,7 +168,7 @@ def _config(body: schemas.NewGenerator) -> TrainingConfig:
     if preset is None:
         raise InvalidRequestError(f"/preset: there are {', '.join(sorted(PRESETS))}")
     try:
-        return TrainingConfig.model_validate(preset.config.model_dump() | body.config)
+        return TRAINING_CONFIG.validate_python(preset.config.model_dump() | body.config)
     except ValidationError as error:
         faults = (
             f"/config/{'/'.join(map(str, fault['loc']))}: {fault['msg']}"

@@ -11,7 +11,7 @@ from app.api.ids import DatasetID
 from app.api.schemas import jobs
 from app.api.schemas.datasets import Name
 from app.api.values import Integer
-from models.config import PRESETS, Preset, TrainingConfig
+from models.config import PRESETS, TRAINING_CONFIG, AnyTrainingConfig, Preset
 
 GeneratorStatus = Literal["queued", "training", "ready", "failed", "cancelled", "paused"]
 
@@ -50,7 +50,7 @@ class Generator(BaseModel):
     dataset_id: str
     status: GeneratorStatus
     preset: str
-    config: TrainingConfig
+    config: AnyTrainingConfig
     seed: int
     labels: list[str]
     image_size: int
@@ -102,12 +102,12 @@ class Presets(BaseModel):
 
 def presets() -> Presets:
     """Show every preset with its cost."""
-    return Presets(data=list(PRESETS.values()), config_schema=TrainingConfig.model_json_schema())
+    return Presets(data=list(PRESETS.values()), config_schema=TRAINING_CONFIG.json_schema())
 
 
 def generator(session: Session, row: tables.Generator, metrics: dict[str, float]) -> Generator:
     """Show a generator's row."""
-    config = TrainingConfig.model_validate(row.config)
+    config = TRAINING_CONFIG.validate_python(row.config)
     return Generator(
         id=row.id,
         name=row.name,

@@ -21,11 +21,11 @@ from app.job_states import Status
 from app.parts import Parts
 from app.tables import Checkpoint, Generator, Job, SampleBatch, SampleImage, now
 from models.cli import main
-from models.config import TrainingConfig
+from models.config import DCGANConfig
 from models.run_folder import TrainSpec
 from worker.tasks import sample
 
-TINY = TrainingConfig(
+TINY = DCGANConfig(
     image_size=64,
     total_images=8,
     batch_size=4,

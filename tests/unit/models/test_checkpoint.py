@@ -8,20 +8,20 @@ from safetensors.torch import load_file, save_file
 
 from models import checkpoint
 from models.checkpoint import CheckpointError, TrainingState, load_weights, restore, save
-from models.config import TrainingConfig
+from models.config import DCGANConfig
 from models.data.slices import Slices
 from models.training import begin
 
 CPU = torch.device("cpu")
-TINY = TrainingConfig(
+TINY = DCGANConfig(
     image_size=64, latent_size=4, generator_channels=16, discriminator_channels=8, batch_size=2
 )
 
 
-def fresh(digest: str = "d", config: TrainingConfig = TINY, name: str = "none") -> TrainingState:
+def fresh(digest: str = "d", config: DCGANConfig = TINY, name: str = "none") -> TrainingState:
     images = torch.zeros((8, 1, 64, 64), dtype=torch.uint8)
     data = Slices(images, torch.zeros(8, dtype=torch.int64), (name,), digest)
-    return begin(config, 0, data, CPU)
+    return begin(config, 0, data, data, CPU)
 
 
 @pytest.fixture
@@ -32,9 +32,9 @@ def folder(tmp_path: Path) -> Path:
 
 def test_weights_come_back_as_they_were(folder: Path) -> None:
     weights = load_weights(folder / checkpoint.WEIGHTS, CPU)
-    original = fresh().trainees[0].generator.state_dict()
+    original = fresh().trainees[0].generator_tensors()
     restored = weights.generators["none"].state_dict()
-    assert all(torch.equal(original[name], restored[name]) for name in original)
+    assert all(torch.equal(original[f"0.{name}"], restored[name]) for name in restored)
     assert not weights.generators["none"].training
 
 

@@ -12,11 +12,11 @@ import torch
 from safetensors import SafetensorError
 
 from models.cli import main
-from models.config import TrainingConfig
+from models.config import DCGANConfig
 from models.progress import Progress, Stopped
 from models.run_folder import EXIT_DISK_FULL, SampleSpec, TrainSpec, UserError
 
-TINY = TrainingConfig(
+TINY = DCGANConfig(
     image_size=64,
     total_images=16,
     batch_size=4,

@@ -10,11 +10,11 @@ import torch
 
 from models import checkpoint, sampler
 from models.cli import main
-from models.config import TrainingConfig
+from models.config import DCGANConfig
 from models.run_folder import Outcome, Result, SampleSpec, TrainSpec
 from models.sampler import WeightsCache
 
-TINY = TrainingConfig(
+TINY = DCGANConfig(
     image_size=64,
     total_images=8,
     batch_size=4,

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from models.checkpoint import WEIGHTS, Weights, load_weights, save
-from models.config import TrainingConfig
+from models.config import DCGANConfig
 from models.data.slices import Slices
 from models.progress import Silent, Stopped
 from models.run_folder import SampleSpec, UserError
@@ -20,14 +20,14 @@ from models.training import begin
 if TYPE_CHECKING:
     from tests.unit.models.conftest import Recorder
 
-TINY = TrainingConfig(image_size=64, latent_size=4, generator_channels=16, discriminator_channels=8)
+TINY = DCGANConfig(image_size=64, latent_size=4, generator_channels=16, discriminator_channels=8)
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     blank = torch.zeros((16, 1, 64, 64), dtype=torch.uint8)
     data = Slices(blank, torch.tensor([0, 1]).repeat(8), ("glioma", "none"), "d")
-    state = begin(TINY, 0, data, torch.device("cpu"))
+    state = begin(TINY, 0, data, data, torch.device("cpu"))
     save(tmp_path / "step", state, b"")
     (tmp_path / "step" / WEIGHTS).rename(tmp_path / WEIGHTS)
     return tmp_path

@@ -9,18 +9,18 @@ from PIL import Image
 from pydantic import JsonValue
 
 from models import checkpoint
-from models.config import Networks, TrainingConfig
-from models.data.slices import load_training
+from models.config import DCGANConfig, Networks
+from models.data.slices import load_split
 from models.progress import Silent, Stopped
 from models.run_folder import TrainSpec, UserError
-from models.trainee import Trainee
+from models.trainees.baseline import BaselineTrainee
 from models.training import begin, train
 
 if TYPE_CHECKING:
     from tests.unit.models.conftest import Recorder, WritePack
 
 CPU = torch.device("cpu")
-TINY = TrainingConfig(
+TINY = DCGANConfig(
     image_size=64,
     total_images=80,
     batch_size=4,
@@ -42,8 +42,8 @@ def latest(run_dir: Path) -> Path:
     return max((run_dir / "checkpoints").iterdir())
 
 
-def tiny(**changes: JsonValue) -> TrainingConfig:
-    return TrainingConfig.model_validate({**TINY.model_dump(), **changes})
+def tiny(**changes: JsonValue) -> DCGANConfig:
+    return DCGANConfig.model_validate({**TINY.model_dump(), **changes})
 
 
 @pytest.mark.parametrize("stops", [(0, 1, 2), (3, 4), (7, 4), (10,), (13, 6)])
@@ -98,8 +98,8 @@ def test_another_seed_gives_other_weights(run_dir: Path) -> None:
 def test_total_images_is_shared_in_proportion_to_the_images(
     run_dir: Path, networks: Networks, steps: dict[str, int]
 ) -> None:
-    data = load_training(run_dir / "packed.safetensors", 64)
-    state = begin(tiny(networks=networks), 0, data, CPU)
+    data = load_split(run_dir / "packed.safetensors", 64, "train")
+    state = begin(tiny(networks=networks), 0, data, data, CPU)
     assert {trainee.label: trainee.steps_total for trainee in state.trainees} == steps
 
 
@@ -176,7 +176,7 @@ def test_a_diverged_run_writes_nothing_more(
     run_dir: Path, recorder: "type[Recorder]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undefined = torch.full((4,), torch.nan, dtype=torch.float64)
-    monkeypatch.setattr(Trainee, "step", lambda _self, _images: undefined)
+    monkeypatch.setattr(BaselineTrainee, "step", lambda _self, _images: undefined)
     progress = recorder()
     with pytest.raises(UserError, match="lower learning_rate") as caught:
         train(run_dir, SPEC, progress)
@@ -185,7 +185,7 @@ def test_a_diverged_run_writes_nothing_more(
 
 
 def test_an_epoch_shows_each_image_once_and_a_batch_may_span_epochs() -> None:
-    trainee = Trainee(TINY, 0, 0, "all", torch.arange(10), CPU)
+    trainee = BaselineTrainee(TINY, 0, 0, "all", torch.arange(10), CPU)
     rows = []
     for step in range(5):
         trainee.steps_done = step
@@ -195,16 +195,16 @@ def test_an_epoch_shows_each_image_once_and_a_batch_may_span_epochs() -> None:
 
 
 def test_a_batch_may_be_larger_than_the_label() -> None:
-    trainee = Trainee(tiny(batch_size=30), 0, 0, "all", torch.arange(8), CPU)
+    trainee = BaselineTrainee(tiny(batch_size=30), 0, 0, "all", torch.arange(8), CPU)
     counts = np.bincount(trainee.next_rows().numpy())
     assert counts.sum() == 30
     assert set(counts.tolist()) <= {3, 4}
 
 
 def test_training_leaves_global_random_state_alone(run_dir: Path) -> None:
-    trainee = Trainee(TINY, 0, 0, "all", torch.arange(8), CPU)
+    trainee = BaselineTrainee(TINY, 0, 0, "all", torch.arange(8), CPU)
     before = torch.get_rng_state()
-    trainee.step(load_training(run_dir / "packed.safetensors", 64).images)
+    trainee.step(load_split(run_dir / "packed.safetensors", 64, "train").images)
     assert torch.equal(before, torch.get_rng_state())
 
 
@@ -212,7 +212,7 @@ def test_training_leaves_global_random_state_alone(run_dir: Path) -> None:
 def test_generated_images_move_towards_the_data(level: int) -> None:
     config = tiny(learning_rate=2e-3, dropout=0.0, batch_size=8)
     images = torch.full((8, 1, 64, 64), level, dtype=torch.uint8)
-    trainee = Trainee(config, 0, 0, "all", torch.arange(8), CPU)
+    trainee = BaselineTrainee(config, 0, 0, "all", torch.arange(8), CPU)
     distances = []
     for _ in range(2):
         distances.append(abs(trainee.snapshot(8).float().mean().item() - level))
@@ -225,7 +225,7 @@ def test_discriminator_learns_to_tell_generated_from_real(
     write_pack: Callable[..., Path], tmp_path: Path
 ) -> None:
     pack = write_pack(tmp_path / "pack", {"a": 16}, fill=255)
-    trainee = Trainee(tiny(learning_rate=1e-3), 0, 0, "a", torch.arange(16), CPU)
-    images = load_training(pack, 64).images
+    trainee = BaselineTrainee(tiny(learning_rate=1e-3), 0, 0, "a", torch.arange(16), CPU)
+    images = load_split(pack, 64, "train").images
     losses = [trainee.step(images)[1].item() for _ in range(8)]
     assert min(losses[4:]) < 0.8 * losses[0]

@@ -56,7 +56,10 @@ BODIES: dict[str, dict[str, object]] = {
     },
     "/v1/api-keys": {"name": "x", "scopes": ["jobs:read"], "expires_at": "2030-01-01T00:00:00Z"},
 }
-CONFIG = DOCUMENT["components"]["schemas"]["TrainingConfig"]["properties"]
+KNOBS = {
+    preset: DOCUMENT["components"]["schemas"][schema]["properties"]
+    for preset, schema in (("demo", "DCGANConfig"), ("cpu-64", "HybridConfig"))
+}
 
 
 def _bodies(path: str) -> Iterator[object]:
@@ -74,7 +77,12 @@ def _bodies(path: str) -> Iterator[object]:
             yield {"parts": [{"number": value, "etag": ID}]}
             yield {"parts": [{"number": 1, "etag": value}]}
     if "config" in good:
-        yield from (good | {"config": {knob: value}} for knob in CONFIG for value in KNOB_VALUES)
+        yield from (
+            good | {"preset": preset, "config": {knob: value}}
+            for preset, knobs in KNOBS.items()
+            for knob in knobs
+            for value in KNOB_VALUES
+        )
         yield from (good | {"config": {name: 1}} for name in STRINGS)
     if "counts" in good:
         alone = {name: value for name, value in good.items() if name != "count"}

@@ -4,7 +4,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models.data.slices import PackError, load_training, to_pixels, to_signal
+from models.data.slices import PackError, load_split, to_pixels, to_signal
 
 
 def write(path: Path, **changes: torch.Tensor) -> Path:
@@ -18,27 +18,30 @@ def write(path: Path, **changes: torch.Tensor) -> Path:
     return path
 
 
-def test_only_the_training_split_is_loaded(tmp_path: Path) -> None:
-    data = load_training(write(tmp_path / "pack"), 64)
-    assert data.images.shape == (1, 1, 64, 64)
-    assert data.labels.tolist() == [1]
+@pytest.mark.parametrize(
+    ("split", "place", "label"), [("train", 0, 1), ("validation", 1, 0), ("holdout", 2, 1)]
+)
+def test_one_split_is_loaded(tmp_path: Path, split: str, place: int, label: int) -> None:
+    data = load_split(write(tmp_path / "pack"), 64, split)
+    assert set(data.images.flatten().tolist()) == {place}
+    assert data.labels.tolist() == [label]
     assert (data.names, data.digest) == (("glioma", "none"), "d")
 
 
 def test_a_pack_of_another_size_is_refused_with_both_sizes(tmp_path: Path) -> None:
     with pytest.raises(PackError, match=r"64, 64.*128, 128"):
-        load_training(write(tmp_path / "pack"), 128)
+        load_split(write(tmp_path / "pack"), 128, "train")
 
 
 def test_an_undeclared_label_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PackError, match="more than the 2 labels"):
-        load_training(write(tmp_path / "pack", labels=torch.tensor([0, 1, 2])), 64)
+        load_split(write(tmp_path / "pack", labels=torch.tensor([0, 1, 2])), 64, "train")
 
 
 def test_a_file_that_is_no_pack_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pack").write_bytes(b"not a pack")
     with pytest.raises(PackError, match="cannot be read"):
-        load_training(tmp_path / "pack", 64)
+        load_split(tmp_path / "pack", 64, "train")
 
 
 def test_every_pixel_value_survives_the_way_there_and_back() -> None:

@@ -1,28 +1,26 @@
 """Hold one label's generator and discriminator while they are trained."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from models.config import TrainingConfig
+from models.augment import augment
+from models.config import DCGANConfig
 from models.data import slices
 from models.losses import discriminator_loss, generator_loss
 from models.networks import dcgan
 from models.seeds import derive, stream
+from models.trainees.optimiser import adam, adam_tensors, network_tensors
 
 SCORES = ("generator_loss", "discriminator_loss", "real_score", "fake_score")
 """What one step measures; a score is the probability of being real, by the discriminator."""
 
 
-class Trainee:
-    """The networks, optimisers and data order of one label.
-
-    Everything random is derived from (seed, index, purpose, counter), so `steps_done` and the
-    tensors of `generator_tensors` and `state_tensors` are the whole state.
-    """
+class BaselineTrainee:
+    """The networks, optimisers and data order of one label; see `Trainee`."""
 
     def __init__(
         self,
-        config: TrainingConfig,
+        config: DCGANConfig,
         seed: int,
         index: int,
         label: str,
@@ -32,6 +30,8 @@ class Trainee:
         """Initialise the networks of `label`; `rows` `(n,) int64` are its training images."""
         self.index = index
         self.label = label
+        self.labels: tuple[str, ...] = (label,)
+        self.scores: tuple[str, ...] = SCORES
         self.rows = rows
         self.steps_total = 0
         self.steps_done = 0
@@ -52,8 +52,11 @@ class Trainee:
             dcgan.initialise(network, initial)
             # 16 % faster than the default layout on a CPU.
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._generator_adam = _adam(self.generator, config)
-        self._discriminator_adam = _adam(self.discriminator, config)
+        betas = (config.beta1, config.beta2)
+        self._generator_adam = adam(self.generator, learning_rate=config.learning_rate, betas=betas)
+        self._discriminator_adam = adam(
+            self.discriminator, learning_rate=config.learning_rate, betas=betas
+        )
 
     def step(self, images: Tensor) -> Tensor:
         """Train on the next batch of `images` `(N, 1, S, S) uint8`; return `SCORES`, float64."""
@@ -66,8 +69,8 @@ class Trainee:
         generated = self.generator(latents)
 
         # The discriminator learns to tell this batch from that one.
-        real_logits = self.discriminator(real)
-        generated_logits = self.discriminator(generated.detach())
+        real_logits = self._judge(real)
+        generated_logits = self._judge(generated.detach())
         judged = discriminator_loss(real_logits, generated_logits)
         self._discriminator_adam.zero_grad()
         torch.autograd.backward(judged)
@@ -75,7 +78,7 @@ class Trainee:
 
         # The generator learns from the discriminator's new opinion of the same images.
         self.discriminator.requires_grad_(requires_grad=False)
-        fooled = generator_loss(self.discriminator(generated))
+        fooled = generator_loss(self._judge(generated))
         self._generator_adam.zero_grad()
         torch.autograd.backward(fooled)
         self._generator_adam.step()
@@ -100,35 +103,36 @@ class Trainee:
         return torch.cat(parts)
 
     def snapshot(self, count: int) -> Tensor:
-        """Return `count` images `(count, 1, S, S) uint8` of the same latents at every call."""
+        """Return images `(1, count, S, S) uint8` of the same latents at every call."""
         random = stream(torch.device("cpu"), self._seed, self.index, "snapshot")
         latents = torch.randn((count, self._config.latent_size), generator=random)
         self.generator.eval()
         with torch.inference_mode():
             pixels = slices.to_pixels(self.generator(latents.to(self._device))).cpu()
         self.generator.train()
-        return pixels
+        return pixels.squeeze(1)[None]
 
     def generator_tensors(self) -> dict[str, Tensor]:
         """Return the live tensors of the generator, keyed by index and name."""
-        return {
-            f"{self.index}.{name}": tensor for name, tensor in self.generator.state_dict().items()
-        }
+        return network_tensors(str(self.index), self.generator)
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Return every other live tensor of the state, keyed by index, part and name."""
-        tensors = {
-            f"{self.index}.discriminator.{name}": tensor
-            for name, tensor in self.discriminator.state_dict().items()
+        own = str(self.index)
+        return {
+            **network_tensors(f"{own}.discriminator", self.discriminator),
+            **adam_tensors(f"{own}.generator_adam", self.generator, self._generator_adam),
+            **adam_tensors(
+                f"{own}.discriminator_adam", self.discriminator, self._discriminator_adam
+            ),
         }
-        for part, network, adam in (
-            ("generator_adam", self.generator, self._generator_adam),
-            ("discriminator_adam", self.discriminator, self._discriminator_adam),
-        ):
-            for name, parameter in network.named_parameters():
-                for moment, tensor in adam.state[parameter].items():
-                    tensors[f"{self.index}.{part}.{name}.{moment}"] = tensor
-        return tensors
+
+    def _judge(self, images: Tensor) -> Tensor:
+        """Return the logits of images that are varied first, where that is asked for."""
+        if self._config.augmentation:
+            images = augment(images, self._config.augmentation, self._random)
+        logits: Tensor = self.discriminator(images)
+        return logits
 
     def _rows_of_epoch(self, epoch: int) -> Tensor:
         if epoch != self._epoch:
@@ -136,23 +140,3 @@ class Trainee:
             self._permutation = self.rows[torch.randperm(len(self.rows), generator=random)]
             self._epoch = epoch
         return self._permutation
-
-
-def _adam(network: nn.Module, config: TrainingConfig) -> torch.optim.Adam:
-    """Return Adam whose moments exist from the start, laid out like the weights.
-
-    Adam makes them on its first step otherwise, and restoring would have to guess their layout.
-    """
-    adam = torch.optim.Adam(
-        network.parameters(),
-        lr=config.learning_rate,
-        betas=(config.beta1, config.beta2),
-        fused=True,
-    )
-    for parameter in network.parameters():
-        adam.state[parameter] = {
-            "step": torch.zeros((), device=parameter.device),
-            "exp_avg": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-            "exp_avg_sq": torch.zeros_like(parameter, memory_format=torch.preserve_format),
-        }
-    return adam

@@ -1,0 +1,51 @@
+"""Build the networks that a configuration describes; their weights are not drawn yet."""
+
+import torch
+from torch import nn
+
+from models.config import DCGANConfig, HybridConfig
+from models.networks import dcgan, hybrid
+
+PLANES = 1
+
+
+def baseline(
+    config: DCGANConfig, random: torch.Generator
+) -> tuple[dcgan.Generator, dcgan.Discriminator]:
+    """Return the networks of one label; the discriminator's dropout draws from `random`."""
+    return (
+        dcgan.Generator(config.image_size, config.latent_size, config.generator_channels),
+        dcgan.Discriminator(
+            config.image_size, config.discriminator_channels, config.dropout, random
+        ),
+    )
+
+
+def conditional(config: HybridConfig, labels: int) -> tuple[hybrid.Generator, hybrid.Discriminator]:
+    """Return the networks of so many labels, and of one more that stands for any of them."""
+    generator = hybrid.Generator(
+        config.image_size, config.latent_size, config.generator_channels, labels + 1
+    )
+    discriminator = hybrid.Discriminator(
+        config.image_size,
+        config.discriminator_channels,
+        config.discriminator_widest,
+        labels + 1,
+    )
+    return generator, discriminator
+
+
+def samplers(
+    config: DCGANConfig | HybridConfig, labels: tuple[str, ...]
+) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """Return label -> what draws it from latents, and tensor prefix -> the generator to fill."""
+    if isinstance(config, HybridConfig):
+        generator, _ = conditional(config, len(labels))
+        drawn: dict[str, nn.Module] = {
+            label: hybrid.OfLabel(generator, index) for index, label in enumerate(labels)
+        }
+        return drawn, {"0": generator}
+    apart: dict[str, nn.Module] = {
+        label: baseline(config, torch.Generator())[0] for label in labels
+    }
+    return apart, {str(index): apart[label] for index, label in enumerate(labels)}

@@ -1,0 +1,293 @@
+"""Hold one generator of all labels and its discriminator while they are trained."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from models.augment import augment
+from models.averages import SHARES, Average
+from models.config import HybridConfig
+from models.data import slices
+from models.data.slices import Slices
+from models.losses import relativistic_loss
+from models.networks import build, hybrid
+from models.penalties import squared_slope
+from models.seeds import derive, stream
+from models.trainees.optimiser import adam, adam_tensors, network_tensors
+
+SCORES = (
+    "generator_loss",
+    "discriminator_loss",
+    "right_pairs",
+    "real_slope",
+    "generated_slope",
+    "augmentation",
+    "overfitting",
+)
+"""What one step measures.
+
+`right_pairs` is the mean sign of how much more real the real image of a pair looks, in [-1, 1];
+the slopes are R1 and R2 without their weight; `overfitting` is r_v, of the last time it was taken.
+"""
+
+LABEL = "all"
+"""What the curves are named by."""
+
+MOST_AUGMENTATION = 0.8
+"""Beyond it the generator learns to draw the variations (Karras et al. 2020, section 2.2)."""
+
+_RARE, _RARE_EXTRA = 100, 0.2
+"""A label with fewer images is varied so much more often."""
+_FIXED = ((300, 0.6), (2_000, 0.4), (math.inf, 0.2))
+"""Fewer images than this -> the probability, where no validation split tells."""
+_FEWEST_VALIDATION = 20
+_RAMP = 0.05
+"""Share of the run over which variations may come in."""
+_WARM_UP = 0.01
+_LOOK_STEPS = 4
+"""Steps between two looks at the validation split."""
+_ADJUST_LOOKS = 4
+"""Looks between two changes of the probability."""
+_IMAGES_TO_MOST = 100_000
+"""Images over which the probability could go from 0 to 1."""
+_LARGEST_GRADIENT = 10.0
+
+
+class ConditionalTrainee:
+    """The networks, averages, optimisers and data order of all labels; see `Trainee`."""
+
+    def __init__(
+        self,
+        config: HybridConfig,
+        seed: int,
+        data: Slices,
+        validation: Slices,
+        device: torch.device,
+    ) -> None:
+        """Initialise the networks; `validation` is only ever looked at, never learnt from."""
+        self.index = 0
+        self.label = LABEL
+        self.labels = data.names
+        self.scores: tuple[str, ...] = SCORES
+        self.rows = torch.arange(len(data.labels))
+        self.steps_total = 1
+        self.steps_done = 0
+        self._config = config
+        self._seed = seed
+        self._device = device
+        self._random = torch.Generator(device)
+        self._members = _members(data)
+        self._validation_images = validation.images.to(device)
+        self._validation_members = _members(validation)
+        self._rates = torch.tensor(
+            [float(len(rows)) ** config.balance if len(rows) else 0.0 for rows in self._members]
+        )
+        self._extra = torch.tensor(
+            [_RARE_EXTRA if len(rows) < _RARE else 0.0 for rows in self._members] + [0.0],
+            device=device,
+        )
+        self.generator, self.discriminator = build.conditional(config, len(data.names))
+        hybrid.initialise_generator(
+            self.generator, stream(torch.device("cpu"), seed, 0, "generator")
+        )
+        hybrid.initialise_discriminator(
+            self.discriminator, stream(torch.device("cpu"), seed, 0, "discriminator")
+        )
+        for network in (self.generator, self.discriminator):
+            network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.averages = {name: Average(self.generator, share) for name, share in SHARES.items()}
+        self.released = "short"
+        betas = (config.beta1, config.beta2)
+        self._generator_adam = adam(self.generator, learning_rate=config.learning_rate, betas=betas)
+        self._discriminator_adam = adam(
+            self.discriminator, learning_rate=config.learning_rate, betas=betas
+        )
+        # Probability, r_v, and the sums over looks of what r_v is made of:
+        # logits of training, validation and generated images.
+        self._controls = torch.zeros(5, dtype=torch.float64)
+
+    @property
+    def fraction(self) -> float:
+        """How much of the run is done, in [0, 1]."""
+        return min(self.steps_done / self.steps_total, 1.0)
+
+    @property
+    def augmentation(self) -> float:
+        """The probability of each variation at this step."""
+        config, ramp = self._config, min(self.fraction / _RAMP, 1.0)
+        if config.augmentation is not None:
+            return config.augmentation * ramp
+        if self._adapts:
+            return min(float(self._controls[0]), MOST_AUGMENTATION * ramp)
+        return next(p for fewer, p in _FIXED if len(self.rows) < fewer) * ramp
+
+    @property
+    def gamma(self) -> float:
+        """The weight of the penalties at this step."""
+        rise = (1 - math.cos(math.pi * self.fraction)) / 2
+        return self._config.gamma * float(self._config.gamma_rise**rise)
+
+    def step(self, images: Tensor) -> Tensor:
+        """Train on the next batch of `images` `(N, 1, S, S) uint8`; return `SCORES`, float64."""
+        self._random.manual_seed(derive(self._seed, 0, "step", self.steps_done))
+        self._set_pace()
+        labels, rows = self._draw_pairs(self._members, "pairs")
+        real = self._signal(images[rows.to(self._device)])
+        shown = self._without_some(labels).to(self._device)
+        latents = torch.randn(
+            (len(labels), self._config.latent_size), generator=self._random, device=self._device
+        )
+        with self._autocast():
+            generated = self.generator(latents, shown)
+
+        # The discriminator learns which of a pair is real, and to be no steeper than needed.
+        # One pass sees both: the penalties are taken before the variation, through it.
+        both = torch.cat([real, generated.detach()]).requires_grad_()
+        logits = self._judge(both, torch.cat([shown, shown]))
+        real_slope, generated_slope = squared_slope(logits, both).view(2, -1).mean(1)
+        real_logits, generated_logits = logits.chunk(2)
+        judged = relativistic_loss(real_logits, generated_logits)
+        penalty = self.gamma / 2 * (real_slope + generated_slope)
+        _follow(self._discriminator_adam, self.discriminator, judged + penalty)
+
+        # The generator learns to look more real than the real image of its pair.
+        self.discriminator.requires_grad_(requires_grad=False)
+        with torch.no_grad():
+            rivals = self._judge(real, shown)
+        fooled = relativistic_loss(self._judge(generated, shown), rivals)
+        _follow(self._generator_adam, self.generator, fooled)
+        self.discriminator.requires_grad_(requires_grad=True)
+
+        self.steps_done += 1
+        size = self._config.batch_size
+        for average in self.averages.values():
+            average.update(self.generator, size, self.steps_done * size)
+        if self._adapts and self.steps_done % _LOOK_STEPS == 0:
+            self._look(real_logits, generated_logits)
+        right = (real_logits - generated_logits).sign().mean()
+        measured = torch.stack([fooled, judged, right, real_slope, generated_slope])
+        controls = torch.tensor([self.augmentation, float(self._controls[1])], dtype=torch.float64)
+        return torch.cat([measured.detach().double(), controls.to(self._device)])
+
+    def snapshot(self, count: int) -> Tensor:
+        """Return images `(labels, count, S, S) uint8` of the same latents at every call."""
+        random = stream(torch.device("cpu"), self._seed, 0, "snapshot")
+        latents = torch.randn((count, self._config.latent_size), generator=random)
+        network = self.averages[self.released].network
+        with torch.inference_mode():
+            strips = [
+                network(latents.to(self._device), torch.full((count,), label, device=self._device))
+                for label in range(len(self.labels))
+            ]
+        return torch.stack([slices.to_pixels(strip[:, 0]).cpu() for strip in strips])
+
+    def generator_tensors(self) -> dict[str, Tensor]:
+        """Return the live tensors of the average that is released, keyed by index and name."""
+        return network_tensors("0", self.averages[self.released].network)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return every other live tensor of the state, keyed by index, part and name."""
+        tensors = {
+            **network_tensors("0.generator", self.generator),
+            **network_tensors("0.discriminator", self.discriminator),
+            **adam_tensors("0.generator_adam", self.generator, self._generator_adam),
+            **adam_tensors("0.discriminator_adam", self.discriminator, self._discriminator_adam),
+            "0.controls": self._controls,
+        }
+        for name, average in self.averages.items():
+            if name != self.released:
+                tensors |= network_tensors(f"0.average.{name}", average.network)
+        return tensors
+
+    @property
+    def _adapts(self) -> bool:
+        return (
+            self._config.augmentation is None and len(self._validation_images) >= _FEWEST_VALIDATION
+        )
+
+    def _autocast(self) -> torch.autocast:
+        precision = self._config.precision
+        is_half = precision == "bfloat16" or (precision == "auto" and self._device.type == "cuda")
+        return torch.autocast(self._device.type, torch.bfloat16, enabled=is_half)
+
+    def _set_pace(self) -> None:
+        """Warm up, then follow a cosine from the learning rate to what is left of it."""
+        config, final = self._config, self._config.final_learning_rate
+        share = final + (1 - final) * (1 + math.cos(math.pi * self.fraction)) / 2
+        pace = config.learning_rate * share * min(self.fraction / _WARM_UP + 0.01, 1.0)
+        for group in self._generator_adam.param_groups:
+            group["lr"] = pace
+        for group in self._discriminator_adam.param_groups:
+            group["lr"] = pace * config.discriminator_pace
+
+    def _draw_pairs(self, members: list[Tensor], purpose: str) -> tuple[Tensor, Tensor]:
+        """Draw labels and, for each, one of its images: `(batch,) int64` both, on the CPU."""
+        random = stream(torch.device("cpu"), self._seed, 0, purpose, self.steps_done)
+        counts = torch.tensor([len(rows) for rows in members])
+        rates = self._rates * (counts > 0)
+        labels = rates.multinomial(self._config.batch_size, replacement=True, generator=random)
+        places = torch.rand(len(labels), generator=random, dtype=torch.float64) * counts[labels]
+        rows = [
+            members[label][place]
+            for label, place in zip(labels.tolist(), places.long().tolist(), strict=True)
+        ]
+        return labels, torch.stack(rows)
+
+    def _signal(self, images: Tensor) -> Tensor:
+        """Scale `(N, 1, S, S) uint8`, and mirror each with probability one half if allowed."""
+        signal = slices.to_signal(images)
+        if not self._config.is_mirrored:
+            return signal
+        draws = torch.rand(len(images), generator=self._random, device=self._device)
+        return torch.where(draws[:, None, None, None] < 0.5, signal.flip(3), signal)  # noqa: PLR2004
+
+    def _without_some(self, labels: Tensor) -> Tensor:
+        """Replace some of the labels, in whole pairs, by the one that stands for any."""
+        random = stream(torch.device("cpu"), self._seed, 0, "dropped", self.steps_done)
+        is_dropped = torch.rand(len(labels), generator=random) < self._config.label_dropout
+        return labels.masked_fill(is_dropped, len(self.labels))
+
+    def _judge(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return the logits `(N, 1) float32` of images that are varied first."""
+        probability = (self.augmentation + self._extra[labels]).clamp_max(MOST_AUGMENTATION)
+        seen = augment(images, probability * min(self.fraction / _RAMP, 1.0), self._random)
+        with self._autocast():
+            logits: Tensor = self.discriminator(seen, labels)
+        return logits
+
+    @torch.no_grad()
+    def _look(self, real_logits: Tensor, generated_logits: Tensor) -> None:
+        """Compare with images that were never learnt from, and adapt the augmentation to it.
+
+        r_v = (E D(train) - E D(validation)) / (E D(train) - E D(generated)), Karras et al. 2020,
+        equation 1; it does not see the constant that a relativistic loss leaves free.
+        """
+        labels, rows = self._draw_pairs(self._validation_members, "validation")
+        unseen = self._signal(self._validation_images[rows.to(self._device)])
+        unseen_logits = self._judge(unseen, labels.to(self._device))
+        for place, logits in enumerate((real_logits, unseen_logits, generated_logits), 2):
+            self._controls[place] += float(logits.mean())
+        if self.steps_done % (_LOOK_STEPS * _ADJUST_LOOKS):
+            return
+        train, validation, fake = self._controls[2:].tolist()
+        self._controls[2:] = 0
+        ratio = (train - validation) / (train - fake) if train > fake else 0.0
+        shown = _LOOK_STEPS * _ADJUST_LOOKS * self._config.batch_size
+        change = math.copysign(shown / _IMAGES_TO_MOST, ratio - self._config.overfitting_target)
+        probability = float(self._controls[0]) + change
+        self._controls[0] = min(max(probability, 0.0), MOST_AUGMENTATION)
+        self._controls[1] = min(max(ratio, -1.0), 2.0)
+
+
+def _members(data: Slices) -> list[Tensor]:
+    """Return the rows of each label, in the order of the names."""
+    return [(data.labels == index).nonzero().flatten() for index in range(len(data.names))]
+
+
+def _follow(optimiser: torch.optim.Adam, network: torch.nn.Module, loss: Tensor) -> None:
+    """Take one step down `loss`; the clip is a guard, not a part of the method."""
+    optimiser.zero_grad()
+    torch.autograd.backward(loss)
+    torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
+    optimiser.step()

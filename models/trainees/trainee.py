@@ -1,0 +1,38 @@
+"""Say what the training loop and the checkpoints need of whatever is being trained."""
+
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Trainee(Protocol):
+    """A generator and its opponent while they are trained.
+
+    Everything random is derived from (seed, index, purpose, counter), so `steps_done` and the
+    tensors of `generator_tensors` and `state_tensors` are the whole state.
+    """
+
+    index: int
+    """Position among the trainees of a run; tensors are named by it."""
+    label: str
+    """What the networks were trained on, as it names the curves."""
+    labels: tuple[str, ...]
+    """What can be sampled, in the order of the weights."""
+    rows: Tensor
+    """The training images, as rows of the pack's training split, `(n,) int64`."""
+    scores: tuple[str, ...]
+    """The names of what a step measures."""
+    steps_done: int
+    steps_total: int
+
+    def step(self, images: Tensor) -> Tensor:
+        """Train on the next batch of `(N, C, S, S) uint8`; return `(len(scores),) float64`."""
+
+    def snapshot(self, count: int) -> Tensor:
+        """Return images `(len(labels), count, S, S) uint8` of the same latents at every call."""
+
+    def generator_tensors(self) -> dict[str, Tensor]:
+        """Return the live tensors that sampling needs, keyed by index and name."""
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Return every other live tensor of the state, keyed by index, part and name."""

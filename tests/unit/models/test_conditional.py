@@ -1,0 +1,240 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from pydantic import JsonValue
+from torch import Tensor
+
+from models import checkpoint, sampling
+from models.config import HybridConfig
+from models.data.slices import Slices
+from models.progress import Silent, Stopped
+from models.run_folder import TrainSpec, UserError
+from models.trainees.conditional import MOST_AUGMENTATION, SCORES, ConditionalTrainee
+from models.training import train
+
+if TYPE_CHECKING:
+    from tests.unit.models.conftest import Recorder
+
+CPU = torch.device("cpu")
+TINY = HybridConfig(
+    image_size=64,
+    latent_size=8,
+    generator_channels=4,
+    discriminator_channels=4,
+    discriminator_widest=16,
+    batch_size=4,
+    total_images=40,
+    snapshot_images=1000,
+    learning_rate=1e-3,
+)
+
+
+def tiny(**changes: JsonValue) -> HybridConfig:
+    return HybridConfig.model_validate({**TINY.model_dump(), **changes})
+
+
+def data(counts: tuple[int, ...] = (12, 12), fill: int | None = None) -> Slices:
+    random = torch.Generator().manual_seed(1)
+    images = torch.randint(0, 256, (sum(counts), 1, 64, 64), generator=random, dtype=torch.uint8)
+    if fill is not None:
+        images.fill_(fill)
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    return Slices(images, labels, tuple("abcdef"[: len(counts)]), "d")
+
+
+def trainee(
+    config: HybridConfig = TINY, train: Slices | None = None, validation: Slices | None = None
+) -> ConditionalTrainee:
+    train = train or data()
+    made = ConditionalTrainee(config, 0, train, validation or data((0, 0)), CPU)
+    made.steps_total = 100
+    return made
+
+
+def labels_drawn(made: ConditionalTrainee, steps: int) -> Tensor:
+    drawn = []
+    for step in range(steps):
+        made.steps_done = step
+        drawn.append(made._draw_pairs(made._members, "pairs")[0])
+    return torch.cat(drawn)
+
+
+@pytest.mark.parametrize("stops", [(3,), (1, 5)])
+def test_interrupted_and_resumed_equals_uninterrupted(
+    tmp_path: Path,
+    write_pack: Callable[..., Path],
+    recorder: "type[Recorder]",
+    stops: tuple[int, ...],
+) -> None:
+    write_pack(tmp_path / "packed.safetensors", {"a": 10, "b": 10})
+    spec = TrainSpec(config=TINY, seed=3, device="cpu", threads=1)
+
+    def finish(resume: str | None, stop_at: int | None) -> str:
+        progress = recorder(stop_at=stop_at)
+        asked = spec.model_copy(update={"resume": resume})
+        if stop_at is None:
+            train(tmp_path, asked, progress)
+        else:
+            with pytest.raises(Stopped):
+                train(tmp_path, asked, progress)
+        return str(progress.of("checkpoint")[-1]["folder"])
+
+    whole = tmp_path / finish(None, None)
+    expected = [(whole / name).read_bytes() for name in (checkpoint.WEIGHTS, checkpoint.STATE)]
+    resume = None
+    for stop in stops:
+        resume = finish(resume, stop)
+    last = tmp_path / finish(resume, None)
+    found = [(last / name).read_bytes() for name in (checkpoint.WEIGHTS, checkpoint.STATE)]
+    assert found == expected
+
+
+def test_what_is_saved_draws_each_label_of_the_released_average(
+    tmp_path: Path, write_pack: Callable[..., Path], recorder: "type[Recorder]"
+) -> None:
+    write_pack(tmp_path / "packed.safetensors", {"a": 10, "b": 10})
+    progress = recorder()
+    train(tmp_path, TrainSpec(config=TINY, device="cpu", threads=1), progress)
+    folder = tmp_path / str(progress.of("checkpoint")[-1]["folder"])
+    weights = checkpoint.load_weights(folder / checkpoint.WEIGHTS, CPU)
+    assert tuple(weights.generators) == ("a", "b")
+    a, b = (sampling.images(weights, label, range(4), 0) for label in "ab")
+    assert a.shape == (4, 64, 64)
+    assert (a != b).any()
+    values = progress.of("metrics")[-1]["values"]
+    assert isinstance(values, dict)
+    assert {name.split("/")[1] for name in values} == set(SCORES)
+
+
+def test_too_few_images_are_refused(tmp_path: Path, write_pack: Callable[..., Path]) -> None:
+    write_pack(tmp_path / "packed.safetensors", {"a": 4, "b": 3})
+    with pytest.raises(UserError, match="7 images") as caught:
+        train(tmp_path, TrainSpec(config=TINY, device="cpu"), Silent())
+    assert caught.value.code == "too_few_images"
+
+
+def test_training_leaves_global_random_state_alone() -> None:
+    made, before = trainee(validation=data()), torch.get_rng_state()
+    for _ in range(4):
+        made.step(data().images)
+    assert torch.equal(before, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("level", [0, 255])
+def test_generated_images_move_towards_the_data(level: int) -> None:
+    made = trainee(tiny(gamma=0.05, augmentation=0.0), data(fill=level))
+    before = abs(made.snapshot(8).float().mean().item() - level)
+    for _ in range(60):
+        made.step(data(fill=level).images)
+    assert abs(made.snapshot(8).float().mean().item() - level) < 0.7 * before
+
+
+def test_discriminator_learns_which_of_a_pair_is_real() -> None:
+    config = tiny(augmentation=0.0, gamma=0.05, learning_rate=1e-4, discriminator_pace=10)
+    made = trainee(config, data(fill=255))
+    right = [made.step(data(fill=255).images)[2].item() for _ in range(20)]
+    assert sum(right[10:]) / 10 > 0.5
+
+
+@pytest.mark.parametrize(("balance", "share"), [(1.0, 0.9), (0.5, 0.75), (0.0, 0.5)])
+def test_balance_sets_how_often_a_common_label_is_shown(balance: float, share: float) -> None:
+    drawn = labels_drawn(trainee(tiny(balance=balance), data((90, 10))), 500)
+    assert (drawn == 0).float().mean().item() == pytest.approx(share, abs=0.03)
+
+
+def test_pairs_share_their_label_and_every_image_gets_its_turn() -> None:
+    made = trainee(tiny(batch_size=64), data((9, 3)))
+    labels, rows = made._draw_pairs(made._members, "pairs")
+    assert torch.equal(data((9, 3)).labels[rows], labels)
+    seen = set()
+    for step in range(30):
+        made.steps_done = step
+        seen |= set(made._draw_pairs(made._members, "pairs")[1].tolist())
+    assert seen == set(range(12))
+
+
+def test_some_pairs_lose_their_label() -> None:
+    made = trainee(tiny(label_dropout=0.25))
+    shown = made._without_some(torch.zeros(4000, dtype=torch.int64))
+    assert (shown == 2).float().mean().item() == pytest.approx(0.25, abs=0.03)
+    assert set(shown.tolist()) == {0, 2}
+
+
+def test_gamma_rises_and_the_pace_falls() -> None:
+    made = trainee(tiny(gamma=2.0, gamma_rise=8.0, final_learning_rate=0.25))
+    gammas, paces = [], []
+    for step in (0, 50, 100):
+        made.steps_done = step
+        made._set_pace()
+        gammas.append(made.gamma)
+        paces.append(made._generator_adam.param_groups[0]["lr"])
+    assert gammas == pytest.approx([2.0, 2 * 8**0.5, 16.0])
+    assert paces[0] == pytest.approx(1e-5)  # warming up
+    assert paces[1:] == pytest.approx([0.625e-3, 0.25e-3])
+    assert made._discriminator_adam.param_groups[0]["lr"] == pytest.approx(0.5e-3)
+
+
+@pytest.mark.parametrize(("images", "expected"), [(100, 0.6), (1000, 0.4), (3000, 0.2)])
+def test_without_a_validation_split_augmentation_goes_by_the_number_of_images(
+    images: int, expected: float
+) -> None:
+    labels = torch.zeros(images, dtype=torch.int64)
+    many = Slices(torch.zeros((images, 1, 64, 64), dtype=torch.uint8), labels, ("a",), "d")
+    made = trainee(TINY, many, data((19,)))
+    made.steps_done = 50
+    assert made.augmentation == pytest.approx(expected)
+    made.steps_done = 2
+    assert made.augmentation < expected
+
+
+def test_augmentation_follows_how_much_is_known_by_heart() -> None:
+    """Where validation images look generated it rises to its bound, where they look real falls."""
+    made = trainee(tiny(batch_size=512), validation=data((20, 20)))
+    looks_generated, looks_real = (torch.full((4, 1), level) for level in (-1.0, 1.0))
+    made._judge = lambda *_: looks_generated  # type: ignore[method-assign]
+    made.steps_done = 50
+    for _ in range(300):
+        made.steps_done = 48
+        made._look(looks_real, looks_generated)
+    assert made.augmentation == MOST_AUGMENTATION
+    assert made._controls[1] == 1.0
+    made._judge = lambda *_: looks_real  # type: ignore[method-assign]
+    for _ in range(300):
+        made._look(looks_real, looks_generated)
+    assert made.augmentation == 0.0
+    assert made._controls[1] == 0.0
+
+
+def test_validation_images_are_never_learnt_from() -> None:
+    """With a fixed augmentation they are not even looked at: other ones change nothing."""
+    states = []
+    for validation in (data((20, 20), fill=0), data((20, 20), fill=255)):
+        made = trainee(tiny(augmentation=0.3), validation=validation)
+        for _ in range(8):
+            made.step(data().images)
+        states.append(made.state_tensors())
+    for name, tensor in states[0].items():
+        assert torch.equal(tensor, states[1][name])
+
+
+def test_rare_labels_are_varied_more_often() -> None:
+    made = trainee(tiny(), data((150, 20)))
+    assert made._extra.tolist() == pytest.approx([0.0, 0.2, 0.0])
+
+
+def test_bfloat16_starts_like_float32() -> None:
+    steps = [
+        trainee(tiny(precision=precision, augmentation=0.0)).step(data().images)
+        for precision in ("float32", "bfloat16")
+    ]
+    torch.testing.assert_close(steps[0], steps[1], rtol=0.1, atol=0.05)
+
+
+def test_snapshot_has_a_strip_for_each_label_and_is_repeatable() -> None:
+    made = trainee()
+    strips = made.snapshot(3)
+    assert (strips.shape, strips.dtype) == ((2, 3, 64, 64), torch.uint8)
+    assert torch.equal(strips, made.snapshot(3))
