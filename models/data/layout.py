@@ -160,7 +160,10 @@ def _by_manifest(paths: frozenset[str], manifest: str, content: bytes) -> Layout
         if image is None:
             raise _bad(line, "`image` is empty or leaves the archive")
         if image in parts:
-            raise _bad(line, "its image is listed twice")
+            is_mask = parts[image].is_mask
+            raise _bad(line, f"its image is {'a mask too' if is_mask else 'listed twice'}")
+        if mask is not None and (mask == image or (mask in parts and not parts[mask].is_mask)):
+            raise _bad(line, "its mask is an image too")
         if image not in paths:
             missing += 1
             continue
