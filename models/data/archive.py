@@ -117,6 +117,8 @@ def _entry(name: str, position: float) -> Entry:
     fault = None
     if path.startswith("/") or re.match(r"[A-Za-z]:", path) or ".." in parts:
         fault = "path leaves the archive"
+    elif not parts:
+        fault = "has no name"
     elif any(part.startswith(".") or part.lower() in SYSTEM_NAMES for part in parts):
         fault = "system file"
     folder = parts[-2] if len(parts) > 1 else None
@@ -146,7 +148,8 @@ def _read_zip(path: Path, config: IngestConfig, wanted: Wanted) -> Iterator[Entr
         yield from _salvage_zip(path, config)
         return
     with archive:
-        infos = [info for info in archive.infolist() if not info.is_dir()]
+        # `is_dir` fails for an entry without a name.
+        infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
         for index, info in enumerate(infos):
             entry = _entry(info.filename, index / len(infos))
             is_read = not entry.fault and wanted(entry.path)

@@ -122,6 +122,15 @@ def test_zip_bomb_is_stopped_by_real_bytes(tmp_path: Path) -> None:
     assert [(e.fault, e.data) for e in entries] == [(BOMB, b""), (None, b"x")]
 
 
+def test_zip_entry_without_a_name_is_a_fault(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "z", {"q": b"x", "a/good": b"x"})
+    data = bytearray(path.read_bytes())
+    at = data.index(b"PK\x01\x02") + 28  # the length of the name, then of the extra field
+    data[at : at + 4] = b"\0\0\1\0"
+    path.write_bytes(data)
+    assert [(e.name, e.fault) for e in read(path)] == [("", "has no name"), ("a/good", None)]
+
+
 def test_zip_that_lies_about_sizes_is_damaged(tmp_path: Path) -> None:
     path = write_zip(tmp_path / "z", {"a/bomb": bytes(1 << 20), "a/good": b"x"})
     data = bytearray(path.read_bytes())
