@@ -21,7 +21,7 @@ from pydicom import config as pydicom_config
 from pydicom import dcmread
 from pydicom.datadict import dictionary_VR, keyword_for_tag
 from pydicom.dataset import Dataset, FileDataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels.decoders.base import get_decoder
 from pydicom.pixels.processing import apply_color_lut, apply_modality_lut
@@ -58,6 +58,7 @@ SECONDARY_CAPTURES = "1.2.840.10008.5.1.4.1.1.7"
 _BROKEN = (
     *(InvalidDicomError, ValueError, TypeError, KeyError, IndexError, AttributeError, EOFError),
     *(OSError, ArithmeticError, NotImplementedError, RuntimeError, struct.error, AssertionError),
+    BytesLengthException,
 )
 
 

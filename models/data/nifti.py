@@ -13,8 +13,9 @@ from dataclasses import dataclass
 
 import nibabel as nib
 import numpy as np
-from nibabel.orientations import apply_orientation, io_orientation
+from nibabel.orientations import OrientationError, apply_orientation, io_orientation
 from nibabel.spatialimages import HeaderDataError, HeaderTypeError
+from nibabel.wrapstruct import WrapStructError
 from numpy.typing import NDArray
 
 from models.data.raw_slices import LARGEST, PLANES, Facing, RawSlice, facing
@@ -31,6 +32,7 @@ _FLAT = 0.01
 _BROKEN = (
     *(HeaderDataError, HeaderTypeError, ValueError, TypeError, KeyError, IndexError),
     *(OverflowError, ArithmeticError, EOFError, struct.error, OSError, RuntimeError),
+    *(OrientationError, WrapStructError),
 )
 SPATIAL = 3
 

@@ -1,6 +1,7 @@
 import gzip
 import itertools
 import struct
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -27,7 +28,7 @@ FEET_FIRST = np.diag([1.0, 1.0, 1.0, 1.0])
 def written(
     values: NDArray[np.generic], affine: Affine | None = FEET_FIRST, version: int = 1
 ) -> bytes:
-    kind = nibabel.Nifti1Image if version == 1 else nibabel.Nifti2Image
+    kind: Any = nibabel.Nifti1Image if version == 1 else nibabel.Nifti2Image
     data: bytes = kind(values, affine).to_bytes()
     return data
 
@@ -121,7 +122,7 @@ def test_auto_cuts_across_the_fewest_slices_where_the_spacing_is_even() -> None:
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("order", ["<", ">"])
 def test_both_versions_and_byte_orders_are_read(version: int, order: str) -> None:
-    kind = nibabel.Nifti1Image if version == 1 else nibabel.Nifti2Image
+    kind: Any = nibabel.Nifti1Image if version == 1 else nibabel.Nifti2Image
     header = kind.header_class(endianness=order)
     data: bytes = kind(RAS, FEET_FIRST, header).to_bytes()
     for one in (data, gzip.compress(data)):
