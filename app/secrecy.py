@@ -41,7 +41,7 @@ class Secrecy:
         try:
             cipher = self._cipher(tenant_id)
             return cipher.decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None).decode()
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # the latter for what is shorter than a nonce
             return UNREADABLE
 
     def _key(self, tenant_id: str, purpose: str) -> bytes:
