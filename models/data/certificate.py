@@ -42,9 +42,9 @@ def document(
         "files": {
             "total": judge.file_count,
             "verdicts": verdicts,
-            "rejected_because": dict(judge.reasons.most_common()),
+            "rejected_because": _counts(judge.reasons),
             "quarantined_because": dict(judge.quarantined.most_common()),
-            "remarks": dict(judge.remarks.most_common()),
+            "remarks": _counts(judge.remarks),
         },
         "images": {
             "total": summary.image_count,
