@@ -16,8 +16,11 @@ from scipy import ndimage
 GLYPHS = 4
 """In one line; the shortest name that is looked for."""
 GLYPHS_SUSPECTED = 3
-_LEVEL = 0.6
-"""Of the brightest pixel: text is drawn at or near the top of the range."""
+_LEVEL, _EDGE_LEVEL = 0.6, 0.35
+"""Of the brightest pixel: text is drawn at or near the top of the range. At the upper and lower
+edge, where most text stands and least anatomy, grey text is looked for too."""
+_EDGE = 5
+"""One in so many rows belongs to each edge."""
 _HEIGHT_PX = (5, 64)
 _MAX_SHAPES = 4000
 _MAX_ASPECT, _MIN_FILL, _MAX_FILL = 1.6, 0.18, 0.92
@@ -66,7 +69,16 @@ def longest_line(pixels: Grey) -> int:
     top = int(pixels.max())
     if top == 0:
         return 0
-    is_bright = pixels >= _LEVEL * top
+    rows = -(-len(pixels) // _EDGE)
+    edges = (pixels[:rows], pixels[-rows:])
+    return max(
+        _line_above(_LEVEL * top, pixels), *(_line_above(_EDGE_LEVEL * top, one) for one in edges)
+    )
+
+
+def _line_above(level: float, pixels: Grey) -> int:
+    """Return how many shapes at least as bright as `level` stand in the longest line."""
+    is_bright = pixels >= level
     share = float(is_bright.mean())
     if share == 0 or share > 0.5:  # noqa: PLR2004 - no ground to stand on
         return 0
