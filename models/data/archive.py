@@ -10,6 +10,7 @@ import gzip
 import io
 import re
 import stat
+import sys
 import tarfile
 import zipfile
 import zlib
@@ -27,7 +28,14 @@ RATIO_FREE_BYTES = 10 << 20
 """Inflated bytes below which no ratio is suspicious: an empty slice compresses very well."""
 READ_BYTES = 1 << 20
 MAX_NAME = 300
+MAX_PATH, MAX_FOLDERS = 1000, 50
+"""Of a path that is kept and compared; a tar's may have megabytes, which deflate to nothing."""
+MAX_PATHS_BYTES = 256 << 20
+"""Of the memory of all paths."""
+LISTED_BYTES = 512
+"""A file's share of a zip's directory: more than any writer needs on average."""
 TAR_BLOCK = 512
+LONG = f"its path is longer than {MAX_PATH} characters or deeper than {MAX_FOLDERS} folders"
 BOMB = "suspicious compression ratio (archive bomb)"
 TORN = "the archive is damaged or truncated here; nothing after this point could be read"
 _UNSUPPORTED = "the file is not a zip, tar or tar.gz archive; upload one of these"
@@ -82,18 +90,25 @@ def read_entries(path: Path, config: IngestConfig, wanted: Wanted | None = None)
     # Entries that overlap in a zip may share their stored bytes, so the whole has a ratio too.
     limit_bytes = max(RATIO_FREE_BYTES, config.max_ratio * path.stat().st_size)
     limit_bytes = min(config.max_total_bytes, limit_bytes)
-    inflated_bytes = 0
+    inflated_bytes = paths_bytes = 0
     for count, entry in enumerate(entries, start=1):
         inflated_bytes += len(entry.data)
+        paths_bytes += sys.getsizeof(entry.path)
         if count > config.max_entries:
-            raise UserError(
-                "too_many_entries", f"the archive holds more than {config.max_entries} files"
-            )
+            raise _too_many(config)
         if inflated_bytes > limit_bytes:
             raise UserError(
                 "archive_too_large", f"the files inflate to over {limit_bytes:.0f} bytes"
             )
+        if paths_bytes > MAX_PATHS_BYTES:
+            raise UserError(
+                "archive_too_large", f"the names of its files fill {MAX_PATHS_BYTES >> 20} MiB"
+            )
         yield entry
+
+
+def _too_many(config: IngestConfig) -> UserError:
+    return UserError("too_many_entries", f"the archive holds more than {config.max_entries} files")
 
 
 def _kind(path: Path) -> Literal["zip", "tar", "tar.gz"]:
@@ -113,6 +128,8 @@ def _kind(path: Path) -> Literal["zip", "tar", "tar.gz"]:
 def _entry(name: str, position: float) -> Entry:
     """Judge an archive name: paths that leave the archive and system files are faults."""
     path = name.replace("\\", "/")
+    if len(path) > MAX_PATH or path.count("/") > MAX_FOLDERS:
+        return Entry(sanitise(name[:MAX_NAME]), None, fault=LONG, position=position)
     parts = [part for part in path.split("/") if part not in ("", ".")]
     fault = None
     if path.startswith("/") or re.match(r"[A-Za-z]:", path) or ".." in parts:
@@ -141,13 +158,41 @@ def _read_bounded(file: IO[bytes], stored_bytes: int, config: IngestConfig) -> t
     return bytes(data), ""
 
 
+class _ZipSource(io.BufferedReader):
+    """The bytes of a zip, whose directory is only given out if it is not too long.
+
+    `zipfile` reads the directory at once and makes an object of each entry in it, whatever the
+    record at the end claims of their number.
+    """
+
+    def __init__(self, path: Path, config: IngestConfig) -> None:
+        super().__init__(io.FileIO(path))
+        self._config = config
+        self.is_opening = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read `size` bytes.
+
+        Raises:
+            UserError: `too_many_entries`, for a directory of more than are allowed.
+        """
+        most = self._config.max_entries
+        if self.is_opening and size is not None and size > LISTED_BYTES * most + READ_BYTES:
+            raise _too_many(self._config)
+        data = super().read(size)
+        if self.is_opening and data.count(b"PK\x01\x02") > most:
+            raise _too_many(self._config)
+        return data
+
+
 def _read_zip(path: Path, config: IngestConfig, wanted: Wanted) -> Iterator[Entry]:
-    try:
-        archive = zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError):
-        yield from _salvage_zip(path, config)
-        return
-    with archive:
+    with _ZipSource(path, config) as source:
+        try:
+            archive = zipfile.ZipFile(source)
+        except (zipfile.BadZipFile, NotImplementedError, ValueError, OverflowError):
+            yield from _salvage_zip(path, config)
+            return
+        source.is_opening = False
         # `is_dir` fails for an entry without a name.
         infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
         for index, info in enumerate(infos):

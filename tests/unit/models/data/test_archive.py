@@ -1,6 +1,7 @@
 import gzip
 import io
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -10,7 +11,8 @@ import pytest
 from typing_extensions import Buffer
 
 from models.config import IngestConfig
-from models.data.archive import BOMB, TORN, Entry, read_entries, sanitise
+from models.data import archive as archives
+from models.data.archive import BOMB, LONG, TORN, Entry, read_entries, sanitise
 from models.run_folder import UserError
 
 
@@ -229,3 +231,56 @@ def test_huge_tar_header_is_not_read(tmp_path: Path) -> None:
 def test_names_are_shown_without_control_characters() -> None:
     assert sanitise("a/\x1b[31m\u202egnp.x\n") == "a/\ufffd[31m\ufffdgnp.x\ufffd"
     assert len(sanitise("x" * 999)) == 300
+
+
+@pytest.mark.parametrize("name", ["a/" + "n" * 70_000, "a/" * 60 + "x"])
+def test_path_that_is_too_long_is_a_fault_and_not_kept(tmp_path: Path, name: str) -> None:
+    """A megabyte of a name deflates to nothing, and all paths are in memory at once."""
+    with tarfile.open(tmp_path / "t", "w") as archive:
+        archive.addfile(tarfile.TarInfo(name))
+        archive.addfile(tarfile.TarInfo("a/good"))
+    entries = read(tmp_path / "t")
+    assert [(e.name, e.path, e.fault) for e in entries] == [
+        (name[:300], "", LONG),
+        ("a/good", "a/good", None),
+    ]
+
+
+def test_paths_together_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_zip(tmp_path / "z", {f"{number}{'n' * 900}": b"" for number in range(9)})
+    assert len(read(path)) == 9
+    monkeypatch.setattr(archives, "MAX_PATHS_BYTES", 8000)
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert caught.value.code == "archive_too_large"
+
+
+def repeat_in_directory(path: Path, count: int, claimed: int) -> None:
+    """List the last entry of a zip `count` times more, and claim another number of entries."""
+    data = path.read_bytes()
+    at, end = data.rindex(b"PK\x01\x02"), data.index(b"PK\x05\x06")
+    directory = data[data.index(b"PK\x01\x02") : end] + data[at:end] * count
+    record = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, claimed, claimed, len(directory), 0, 0)
+    start = data.index(b"PK\x01\x02")
+    record = record[:16] + struct.pack("<L", start) + record[20:]
+    path.write_bytes(data[:start] + directory + record)
+
+
+def test_directory_is_counted_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An object of each entry of a directory of 100 MB would fill gigabytes."""
+    path = write_zip(tmp_path / "z", {"a/1": b"one"})
+    repeat_in_directory(path, count=3, claimed=1)
+    assert len(read(path, max_entries=4)) == 4
+    monkeypatch.setattr(zipfile, "ZipInfo", None)
+    for listed_bytes in (archives.LISTED_BYTES, -(1 << 20)):
+        monkeypatch.setattr(archives, "LISTED_BYTES", listed_bytes)
+        with pytest.raises(UserError) as caught:
+            read(path, max_entries=3)
+        assert caught.value.code == "too_many_entries"
+
+
+def test_content_that_looks_like_a_directory_is_none(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "z", {"a/1": b"PK\x01\x02" * 99}, zipfile.ZIP_STORED)
+    assert [e.fault for e in read(path, max_entries=2)] == [None]
