@@ -202,7 +202,7 @@ def _check_pixels(dataset: FileDataset, max_pixels: int) -> None:
         need = rows * columns * frames * samples * int(dataset.BitsAllocated) // 8
         if interpretation == "YBR_FULL_422":
             need = need * 2 // 3
-        if len(dataset.PixelData) < need:
+        if len(dataset.PixelData or b"") < need:
             raise Rejection("truncated image: fewer pixels than rows times columns")
 
 

@@ -335,6 +335,7 @@ def test_floats_are_read(dtype: type[np.float32 | np.float64]) -> None:
     ("attributes", "expected"),
     [
         ({"PixelData": None}, "the DICOM file has no pixels (a report, a plan or a directory)"),
+        ({"PixelData": b""}, "truncated image: fewer pixels than rows times columns"),
         ({"Rows": 0}, "the DICOM file has dimensions that cannot be"),
         ({"SamplesPerPixel": 2}, "the DICOM file has dimensions that cannot be"),
         ({"NumberOfFrames": 9}, "truncated image: fewer pixels than rows times columns"),
