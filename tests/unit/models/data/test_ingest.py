@@ -1,3 +1,4 @@
+import hashlib
 import io
 import json
 import os
@@ -6,8 +7,10 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import JsonValue
 from safetensors.numpy import load_file
@@ -17,7 +20,14 @@ from models.data.decoders import DEADLY, Decoders
 from models.data.decoding import DecodeConfig, FileTask, Outcome, Task
 from models.data.ingest import ingest
 from models.progress import Silent, Stopped
-from models.run_folder import FileVerdict, ImageRecord, IngestSpec, IngestSummary, UserError
+from models.run_folder import (
+    SIXTEEN_BITS,
+    FileVerdict,
+    ImageRecord,
+    IngestSpec,
+    IngestSummary,
+    UserError,
+)
 
 
 def png(seed: int, size: int = 64) -> bytes:
@@ -177,6 +187,59 @@ def test_progress_reaches_the_end_and_stop_is_obeyed(tmp_path: Path) -> None:
     watch.is_stopping = True
     with pytest.raises(Stopped):
         ingest(tmp_path, IngestSpec(), watch)
+
+
+def nifti(values: NDArray[np.generic]) -> bytes:
+    data: bytes = nibabel.Nifti1Image(values, np.diag([1.0, 1, 3, 1])).to_bytes()
+    return data
+
+
+def test_what_is_kept_leads_back_to_the_values_of_the_scanner(tmp_path: Path) -> None:
+    """To within half a step: of the window from 8 bits, of the range from 16."""
+    ramp = np.linspace(-500.0, 3000.0, 64 * 64 * 4).reshape(64, 64, 4).astype(np.float32)
+    write_zip(tmp_path, {"a/volume.nii": nifti(ramp)})
+    ingest(tmp_path, IngestSpec(), Silent())
+    packed = load_file(tmp_path / "outputs" / "packed-64.safetensors")["images"]
+    assert len(records(tmp_path)) == 4
+    for record in records(tmp_path):
+        # As it is looked at: columns from right to left, rows from the front to the back.
+        real = ramp[::-1, ::-1, record.slice_number].T
+        assert record.window is not None
+        low, high, slope, intercept = (
+            float(str(record.window[name])) for name in ("low", "high", "slope", "intercept")
+        )
+        with zipfile.ZipFile(tmp_path / "outputs" / SIXTEEN_BITS) as archive:
+            deep = np.asarray(Image.open(archive.open(f"{record.index:06d}.png")))
+        assert np.abs(deep * slope + intercept - real).max() <= 3500 / 65535
+        shown = packed[record.rows["64"], 0] / 255 * (high - low) + low
+        is_inside = (real > low) & (real < high)
+        assert np.abs(shown - real)[is_inside].max() <= 0.51 * (high - low) / 255
+
+
+def test_a_tumour_of_one_voxel_is_a_tumour(tmp_path: Path) -> None:
+    noise = np.random.default_rng(1).integers(0, 900, (256, 256, 3)).astype(np.int16)
+    labels = np.zeros_like(noise, np.uint8)
+    labels[100, 120, 1] = 1
+    write_zip(tmp_path, {"p1/scan.nii": nifti(noise), "p1/scan_mask.nii": nifti(labels)})
+    spec = IngestSpec.model_validate({"config": {"labels": "mask"}})
+    assert ingest(tmp_path, spec, Silent()).labels == {"no_tumor": 2, "tumor": 1}
+    found = records(tmp_path)
+    assert [record.mask_area_px for record in found] == [0, 1, 0]
+    for size in ("64", "128", "256"):
+        masks = load_file(tmp_path / "outputs" / f"packed-{size}.safetensors")["masks"]
+        assert [int(masks[record.rows[size]].sum()) for record in found] == [0, 1, 0]
+
+
+def test_a_file_that_is_not_what_the_manifest_says_is_rejected(tmp_path: Path) -> None:
+    digest = hashlib.sha256(png(1)).hexdigest()
+    rows = f"image,sha256\na.png,{digest}\nb.png,{digest}\n"
+    write_zip(tmp_path, {"a.png": png(1), "b.png": png(2), "manifest.csv": rows.encode()})
+    ingest(tmp_path, IngestSpec(), Silent())
+    assert [(one.verdict, one.reason) for one in verdicts(tmp_path)] == [
+        ("accepted", None),
+        ("rejected", "its SHA-256 is not what the manifest says"),
+        ("used", "the manifest"),
+    ]
 
 
 def die_of(task: Task) -> str:
