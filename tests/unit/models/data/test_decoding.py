@@ -1,3 +1,4 @@
+import gzip
 import io
 import struct
 import zlib
@@ -5,20 +6,26 @@ import zlib
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from models.data import decoding
 from models.data.decoding import (
+    EMPTY,
     DecodeConfig,
     Decoded,
     FileTask,
+    Opened,
     Outcome,
+    Quarantined,
+    SliceTask,
     fingerprint,
     fingerprints,
     letterbox,
 )
 from models.data.pictures import to_grayscale
+from models.data.raw_slices import RawSlice
 from models.data.rejection import Rejection
+from models.data.volumes import Window
 
 CONFIG = DecodeConfig(max_pixels=1_000_000, min_side_px=32, sizes=(64, 128, 256))
 RAMP = np.tile(np.arange(64, dtype=np.uint8) * 4, (48, 1))
@@ -216,3 +223,72 @@ def test_fingerprint_survives_contrast_but_not_another_picture() -> None:
 
     assert bits(image, image.point(lambda v: v * 1.2)) < 12
     assert bits(image, other) > 60
+
+
+def test_text_in_a_picture_is_quarantined() -> None:
+    image = Image.new("L", (256, 256), 20)
+    ImageDraw.Draw(image).text((8, 220), "MUSTERMANN", fill=255, font=ImageFont.load_default(20))
+    assert decode(encoded(image), CONFIG) == Quarantined("text seems to be burned into the pixels")
+
+
+def test_gzip_of_anything_else_says_so() -> None:
+    assert reason(gzip.compress(encoded(Image.fromarray(RAMP)))) == (
+        "gzip of something that is not NIfTI"
+    )
+
+
+def test_an_array_is_a_volume() -> None:
+    data = io.BytesIO()
+    np.savez(data, images=np.stack([RAMP] * 3))
+    opened = decode(data.getvalue(), CONFIG)
+    assert isinstance(opened, Opened)
+    assert [(one.number, one.volume) for one in opened.slices] == [(at, "48x64") for at in range(3)]
+
+
+def test_slices_that_are_too_small_refuse_their_file() -> None:
+    data = io.BytesIO()
+    np.savez(data, images=np.stack([RAMP[:31]] * 3))
+    assert reason(data.getvalue()) == "64x31 pixels; the shorter side needs 32"
+
+
+def test_running_out_of_memory_is_a_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(decoding, "_open", fail)
+    assert reason(b"x") == "too large to decode"
+
+
+def slice_of(values: NDArray[np.generic], spacing_mm: tuple[float, float] | None) -> RawSlice:
+    rows, columns = values.shape
+    return RawSlice(
+        values.tobytes(), values.dtype.str, rows, columns, "v", 0, 0.0, spacing_mm=spacing_mm
+    )
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "size"),
+    [
+        (None, (64, 48)),
+        ((1.0, 1.0), (64, 48)),
+        ((2.0, 1.0), (64, 96)),
+        ((1.0, 2.0), (128, 48)),
+        ((9.0, 1.0), (64, 48)),
+    ],
+)
+def test_pixels_that_are_not_square_are_made_so(
+    spacing_mm: tuple[float, float] | None, size: tuple[int, int]
+) -> None:
+    task = SliceTask(slice_of(RAMP, spacing_mm), Window(0, 255, "none"))
+    found = decoding.decode(task, CONFIG)
+    assert isinstance(found, Decoded)
+    assert (found.width, found.height) == size
+    assert task.size_bytes == RAMP.size
+
+
+def test_a_slice_with_nothing_to_see_is_skipped() -> None:
+    dim, bright = np.full((64, 64), 26, np.uint8), np.full((64, 64), 0, np.uint8)
+    bright[0, :41] = 27  # just over a hundredth
+    for values, expected in ((dim, True), (bright, False)):
+        task = SliceTask(slice_of(values, None), Window(0, 255, "none"))
+        assert (decoding.decode(task, CONFIG) is EMPTY) == expected
