@@ -115,7 +115,11 @@ def read_stack(data: bytes, max_pixels: int) -> list[NDArray[np.generic]]:
 
 @contextmanager
 def _guarded() -> Iterator[None]:
-    """Turn whatever Pillow raises, or only warns of, into a verdict."""
+    """Turn whatever Pillow raises, or only warns of, into a verdict.
+
+    The limit that `_open` sets is Pillow's own, for the whole process, and is put back.
+    """
+    most_pixels = Image.MAX_IMAGE_PIXELS
     with warnings.catch_warnings():
         # Pillow only warns of a bomb, of a short file or of a broken tag.
         warnings.simplefilter("error")
@@ -136,6 +140,8 @@ def _guarded() -> Iterator[None]:
             raise Rejection(f"damaged image: {_shorten(error)}") from error
         except MemoryError as error:
             raise Rejection("too large to decode") from error
+        finally:
+            Image.MAX_IMAGE_PIXELS = most_pixels
 
 
 def _too_large(max_pixels: int) -> str:

@@ -102,8 +102,10 @@ def test_errors_of_the_decoder_are_verdicts(monkeypatch: pytest.MonkeyPatch) -> 
             pictures.read(b"", 1)
 
 
-def test_warnings_of_others_are_left_alone() -> None:
-    before = warnings.filters[:]
+def test_settings_of_the_process_are_left_alone() -> None:
+    before = (warnings.filters[:], Image.MAX_IMAGE_PIXELS)
     with pytest.raises(Rejection):
         pictures.read(b"text", 1)
-    assert warnings.filters == before
+    with pytest.raises(Rejection):
+        pictures.read(stack(RAMP), 1)
+    assert (warnings.filters, Image.MAX_IMAGE_PIXELS) == before
