@@ -193,12 +193,26 @@ def _read_zip(path: Path, config: IngestConfig, wanted: Wanted) -> Iterator[Entr
             yield from _salvage_zip(path, config)
             return
         source.is_opening = False
+        if not _lists_first(archive, source):
+            yield from _salvage_zip(path, config)
+            return
         # `is_dir` fails for an entry without a name.
         infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
         for index, info in enumerate(infos):
             entry = _entry(info.filename, index / len(infos))
             is_read = not entry.fault and wanted(entry.path)
             yield _read_zip_entry(archive, info, entry, config) if is_read else entry
+
+
+def _lists_first(archive: zipfile.ZipFile, source: IO[bytes]) -> bool:
+    """Tell whether the directory is that of the file's first entry.
+
+    The end of a truncated zip may hold an archive of its own, an npz, whose directory is found.
+    """
+    source.seek(0)
+    has_first = source.read(4) == b"PK\x03\x04"
+    first_at = min((info.header_offset for info in archive.filelist), default=None)
+    return first_at == (0 if has_first else None)
 
 
 def _read_zip_entry(

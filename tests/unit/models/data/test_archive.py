@@ -187,6 +187,23 @@ def test_truncated_zip_keeps_what_was_whole(tmp_path: Path, kind: int) -> None:
     assert [(e.name, e.fault) for e in entries] == [("a/1", None), ("(end of the archive)", TORN)]
 
 
+@pytest.mark.parametrize("inner", [{"1.npy": b"data"}, {}])
+def test_archive_at_the_torn_end_is_not_taken_for_the_whole(
+    tmp_path: Path, inner: dict[str, bytes]
+) -> None:
+    """An npz is a zip: its directory is the last one of an upload that broke off behind it."""
+    npz = write_zip(tmp_path / "npz", inner).read_bytes()
+    path = write_zip(tmp_path / "z", {"a/1": b"1", "a/2.npz": npz}, zipfile.ZIP_STORED)
+    data = path.read_bytes()
+    path.write_bytes(data[: data.index(npz) + len(npz)])
+    found = [(entry.name, entry.data, entry.fault) for entry in read(path)]
+    assert found == [
+        ("a/1", b"1", None),
+        ("a/2.npz", npz, None),
+        ("(end of the archive)", b"", TORN),
+    ]
+
+
 def test_truncated_streamed_zip_keeps_what_was_whole(tmp_path: Path) -> None:
     class Unseekable(io.RawIOBase):
         def __init__(self) -> None:
