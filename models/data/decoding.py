@@ -103,7 +103,8 @@ class Opened:
     slices: tuple[RawSlice, ...]
     remarks: tuple[str, ...] = ()
     actions: Counter[str] = field(default_factory=Counter)
-    has_personal_label: bool = False
+    has_personal_label: bool | None = None
+    """Whether the name of its folder is its patient's; None if the file cannot tell."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ class Quarantined:
     """A file that may show who the patient is."""
 
     reason: str
+    has_personal_label: bool | None = None
 
 
 class _Empty(StrEnum):
@@ -142,7 +144,7 @@ def decode(task: Task, config: DecodeConfig) -> Outcome:
             return tuple(_mask(pixels, config) for pixels in _mask_planes(task.data, config))
         return _open(task, config)
     except Quarantine as quarantine:
-        return Quarantined(str(quarantine))
+        return Quarantined(str(quarantine), quarantine.has_personal_label)
     except Rejection as rejection:
         return str(rejection)
     except MemoryError:

@@ -69,8 +69,8 @@ class DicomImage:
     slices: tuple[RawSlice, ...]
     remarks: tuple[str, ...]
     actions: Counter[str]
-    has_personal_label: bool = False
-    """The label that was meant for it is the patient's name or number."""
+    has_personal_label: bool | None = None
+    """The label that was meant for it is the patient's name or number; None if nobody can say."""
 
 
 def is_dicom(data: bytes) -> bool:
@@ -118,7 +118,12 @@ def _read(data: bytes, key: bytes, max_pixels: int, label: str | None) -> DicomI
     if dataset.get("Modality") != "MR":
         remarks.append("the modality is not MR")
     frames, is_inverted = _frames(dataset)
-    _check_text(dataset, frames, is_inverted=is_inverted)
+    is_personal = _names_patient(dataset, label) if label is not None else None
+    try:
+        _check_text(dataset, frames, is_inverted=is_inverted)
+    except Quarantine as quarantine:
+        quarantine.has_personal_label = is_personal
+        raise
     group = _group(dataset, key)
     if group is None:
         remarks.append("names no patient: near-duplicates are grouped instead")
@@ -128,7 +133,6 @@ def _read(data: bytes, key: bytes, max_pixels: int, label: str | None) -> DicomI
         made, remark = _slice(_Frame(dataset, number), values, volume, is_inverted=is_inverted)
         slices.append(replace(made, group=group))
         remarks += [remark] if remark and remark not in remarks else []
-    is_personal = label is not None and _names_patient(dataset, label)
     if is_personal:
         remarks.append("its folder is named after the patient: that is no label")
     return DicomImage(tuple(slices), tuple(remarks), actions, is_personal)
@@ -245,15 +249,18 @@ def _group(dataset: Dataset, key: bytes) -> str | None:
     return deidentify.pseudonym(key, "patient", patient) if patient else None
 
 
-def _names_patient(dataset: Dataset, label: str) -> bool:
-    """Tell whether a label holds a part of a name or an identifier of the patient."""
+def _names_patient(dataset: Dataset, label: str) -> bool | None:
+    """Tell whether a label holds a part of a name or an identifier of the patient.
+
+    None for a file that names none.
+    """
     told = [str(dataset.get(name) or "") for name in _IDENTIFYING]
-    parts = {part for one in told for part in re.split(r"[\W_]+", one.lower())}
+    parts = {part for one in told for part in re.split(r"[\W_]+", one.lower())} - {""}
+    if not parts:
+        return None
     words = set(re.split(r"[\W_]+", label.lower()))
     whole = re.sub(r"[\W_]+", "", label.lower())
-    return bool((parts & words) - {""}) or any(
-        len(part) >= _TELLING and part in whole for part in parts
-    )
+    return bool(parts & words) or any(len(part) >= _TELLING and part in whole for part in parts)
 
 
 def _volume(dataset: Dataset, key: bytes, frame_count: int) -> str:

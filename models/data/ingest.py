@@ -165,6 +165,7 @@ class _Ingest:
         if outcome is None and ticket.part.is_manifest and ticket.entry.fault is None:
             return judge.used(ticket, "the manifest")
         if isinstance(outcome, Quarantined):
+            judge.note_label(ticket, is_personal=outcome.has_personal_label)
             return judge.quarantine(ticket, outcome)
         if isinstance(outcome, Decoded):
             at = len(judge.accepted)
@@ -172,6 +173,7 @@ class _Ingest:
             self._keep_16_bits(at, outcome)
             return verdict
         if isinstance(outcome, Opened):
+            judge.note_label(ticket, is_personal=outcome.has_personal_label)
             if outcome.has_personal_label:
                 part = ticket.part.unlabelled()
                 ticket = Ticket(ticket.index, ticket.entry, part)
@@ -234,6 +236,7 @@ class _Ingest:
             # Why each file was refused is what the user needs then.
             self._lines.close()
             _write_files(self._partial, self._outputs / "files.jsonl", judge)
+        judge.drop_personal_labels()
         judge.match_masks(self._masks)
         judge.check()
         self._reporter.say("looking for images that are nearly the same")

@@ -48,6 +48,7 @@ class Accepted:
     window: dict[str, JsonValue] | None = None
     masks: list[tuple[str, int]] = field(default_factory=list)
     mask_area_px: int | None = None
+    is_label_given: bool = False
     group: int = -1
     split: int = -1
 
@@ -79,6 +80,26 @@ class Judge:
     empty_count: int = 0
     volumes: dict[int, _Volume] = field(default_factory=dict)
     _first_index: dict[str, int] = field(default_factory=dict)
+    _personal: set[str] = field(default_factory=set)
+    _impersonal: set[str] = field(default_factory=set)
+
+    def note_label(self, ticket: Ticket, *, is_personal: bool | None) -> None:
+        """Note what a file that names its patient says of the name of its folder."""
+        if ticket.part.label is not None and is_personal is not None:
+            (self._personal if is_personal else self._impersonal).add(ticket.part.label)
+
+    def _is_personal(self, label: str | None) -> bool:
+        """Tell whether a folder is a patient's: one of its files says so, and none otherwise.
+
+        A class `grade 1` has a patient with the number 1, and others.
+        """
+        return label in self._personal - self._impersonal
+
+    def drop_personal_labels(self) -> None:
+        """Take from all files the labels that are patients: a picture lay beside the DICOM."""
+        for image in self.accepted:
+            if not image.is_label_given and self._is_personal(image.label):
+                image.label = UNLABELLED
 
     def rejected(self, ticket: Ticket, reason: str) -> FileVerdict:
         """Refuse a file."""
@@ -173,6 +194,7 @@ class Judge:
                 spacing_mm=raw.spacing_mm if raw else None,
                 window=window,
                 masks=[(path, number) for path in ticket.part.masks],
+                is_label_given=ticket.part.is_label_given,
             )
         )
 
@@ -219,6 +241,8 @@ class Judge:
 
     def settled(self, verdict: FileVerdict) -> FileVerdict:
         """Complete the verdict on a file of which slices were made."""
+        if self._is_personal(verdict.label):
+            verdict = verdict.model_copy(update={"label": UNLABELLED})
         volume = self.volumes.get(verdict.index)
         if volume is None or verdict.verdict != "accepted":
             return verdict

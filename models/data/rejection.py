@@ -7,3 +7,6 @@ class Rejection(Exception):  # noqa: N818 - it is a verdict on a file, not an er
 
 class Quarantine(Rejection):
     """Raise for a file that may show who the patient is."""
+
+    has_personal_label: bool | None = None
+    """Whether the label that was meant for it names its patient; None if nobody can say."""

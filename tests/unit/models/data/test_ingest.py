@@ -28,6 +28,7 @@ from models.run_folder import (
     IngestSummary,
     UserError,
 )
+from tests.unit.models.data.dicom_files import dicom
 
 
 def png(seed: int, size: int = 64) -> bytes:
@@ -150,6 +151,42 @@ def test_nothing_usable_says_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="0 of 3 files could be used: 2 not an image") as caught:
         ingest(tmp_path, IngestSpec(), Silent())
     assert caught.value.code == "no_usable_images"
+
+
+def test_pictures_in_a_folder_that_is_a_patients_lose_its_name(tmp_path: Path) -> None:
+    """They cannot know; the DICOM files beside them do, even those that are quarantined."""
+    values = np.random.default_rng(1).integers(0, 4096, (48, 48)).astype(np.uint16)
+    named = {"PatientName": "Doe^Jane", "BurnedInAnnotation": "YES"}
+    write_zip(
+        tmp_path,
+        {
+            "doe_jane/1.png": png(1),
+            "doe_jane/2.png": png(1),
+            "doe_jane/3.dcm": dicom(values, **named),
+            "glioma/4.png": png(4),
+        },
+    )
+    assert ingest(tmp_path, IngestSpec(), Silent()).labels == {"glioma": 1, "unlabelled": 1}
+    found = [(one.verdict, one.label) for one in verdicts(tmp_path)]
+    assert found == [
+        ("accepted", "unlabelled"),
+        ("duplicate", "unlabelled"),
+        ("quarantined", None),
+        ("accepted", "glioma"),
+    ]
+
+
+@pytest.mark.parametrize("other", ["2", ""])
+def test_class_that_happens_to_hold_a_patients_number_is_kept(tmp_path: Path, other: str) -> None:
+    """Another patient of the class says that it names nobody; a file without a patient cannot."""
+    values = np.random.default_rng(2).integers(0, 4096, (2, 48, 48)).astype(np.uint16)
+    files = {
+        f"grade 1/{number}.dcm": dicom(one, PatientID=patient, SeriesInstanceUID=f"1.{number}")
+        for number, (one, patient) in enumerate(zip(values, ("1", other), strict=True))
+    }
+    write_zip(tmp_path, files | {"grade 1/3.png": png(3)})
+    labels = ingest(tmp_path, IngestSpec(), Silent()).labels
+    assert labels == ({"grade 1": 2, "unlabelled": 1} if other else {"unlabelled": 3})
 
 
 def test_too_many_labels_are_counted(tmp_path: Path) -> None:
