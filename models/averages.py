@@ -32,9 +32,13 @@ class Average(Generic[_Network]):
     def update(self, network: _Network, batch_size: int, images_seen: int) -> None:
         """Take in the weights of `network` after a step that ended at `images_seen` images."""
         keep = decay(batch_size, images_seen, self._share)
-        averaged = list(self.network.state_dict().values())
-        live = list(network.state_dict().values())
-        torch._foreach_lerp_(averaged, live, 1 - keep)
+        live = network.state_dict()
+        pairs = [(one, live[name]) for name, one in self.network.state_dict().items()]
+        for counter, current in pairs:
+            if not counter.is_floating_point():
+                counter.copy_(current)
+        averaged, new = zip(*(pair for pair in pairs if pair[0].is_floating_point()), strict=True)
+        torch._foreach_lerp_(averaged, new, 1 - keep)
 
 
 def decay(batch_size: int, images_seen: int, share: float) -> float:

@@ -21,6 +21,7 @@ from models.config import (
     Networks,
 )
 from models.data.slices import Slices, load_split
+from models.networks import build
 from models.progress import Progress, Stopped
 from models.run_folder import TrainSpec, UserError, checkpoint_name
 from models.trainees.baseline import BaselineTrainee
@@ -105,7 +106,8 @@ def begin(
     trainees: list[Trainee] = []
     if isinstance(config, HybridConfig):
         _demand_enough(POOLED_LABEL, len(data.labels))
-        trainees.append(ConditionalTrainee(config, seed, data, validation, where))
+        networks = build.fresh_conditional(config, len(data.names), seed)
+        trainees.append(ConditionalTrainee(config, seed, networks, data, validation, where))
     else:
         trainees += [
             BaselineTrainee(config, seed, index, label, rows, where)

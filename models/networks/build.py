@@ -1,12 +1,11 @@
-"""Build the networks that a configuration describes; their weights are not drawn yet."""
+"""Build the networks that a configuration describes."""
 
 import torch
 from torch import nn
 
 from models.config import DCGANConfig, HybridConfig
 from models.networks import dcgan, hybrid
-
-PLANES = 1
+from models.seeds import stream
 
 
 def baseline(
@@ -32,6 +31,17 @@ def conditional(config: HybridConfig, labels: int) -> tuple[hybrid.Generator, hy
         config.discriminator_widest,
         labels + 1,
     )
+    return generator, discriminator
+
+
+def fresh_conditional(
+    config: HybridConfig, labels: int, seed: int
+) -> tuple[hybrid.Generator, hybrid.Discriminator]:
+    """Return the networks of so many labels with weights drawn from `seed`."""
+    generator, discriminator = conditional(config, labels)
+    where = torch.device("cpu")
+    hybrid.initialise_generator(generator, stream(where, seed, 0, "generator"))
+    hybrid.initialise_discriminator(discriminator, stream(where, seed, 0, "discriminator"))
     return generator, discriminator
 
 

@@ -3,7 +3,7 @@
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from models.augment import augment
 from models.averages import SHARES, Average
@@ -11,7 +11,6 @@ from models.config import HybridConfig
 from models.data import slices
 from models.data.slices import Slices
 from models.losses import relativistic_loss
-from models.networks import build, hybrid
 from models.penalties import squared_slope
 from models.seeds import derive, stream
 from models.trainees.optimiser import adam, adam_tensors, network_tensors
@@ -61,11 +60,12 @@ class ConditionalTrainee:
         self,
         config: HybridConfig,
         seed: int,
+        networks: tuple[nn.Module, nn.Module],
         data: Slices,
         validation: Slices,
         device: torch.device,
     ) -> None:
-        """Initialise the networks; `validation` is only ever looked at, never learnt from."""
+        """Take fresh networks, generator and discriminator; `validation` is only looked at."""
         self.index = 0
         self.label = LABEL
         self.labels = data.names
@@ -87,13 +87,7 @@ class ConditionalTrainee:
             [_RARE_EXTRA if len(rows) < _RARE else 0.0 for rows in self._members] + [0.0],
             device=device,
         )
-        self.generator, self.discriminator = build.conditional(config, len(data.names))
-        hybrid.initialise_generator(
-            self.generator, stream(torch.device("cpu"), seed, 0, "generator")
-        )
-        hybrid.initialise_discriminator(
-            self.discriminator, stream(torch.device("cpu"), seed, 0, "discriminator")
-        )
+        self.generator, self.discriminator = networks
         for network in (self.generator, self.discriminator):
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averages = {name: Average(self.generator, share) for name, share in SHARES.items()}
@@ -285,9 +279,9 @@ def _members(data: Slices) -> list[Tensor]:
     return [(data.labels == index).nonzero().flatten() for index in range(len(data.names))]
 
 
-def _follow(optimiser: torch.optim.Adam, network: torch.nn.Module, loss: Tensor) -> None:
+def _follow(optimiser: torch.optim.Adam, network: nn.Module, loss: Tensor) -> None:
     """Take one step down `loss`; the clip is a guard, not a part of the method."""
     optimiser.zero_grad()
     torch.autograd.backward(loss)
-    torch.nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
+    nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
     optimiser.step()

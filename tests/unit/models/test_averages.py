@@ -40,3 +40,13 @@ def test_the_long_average_lags_behind_the_short_one() -> None:
     for average in (short, long):
         average.update(network(1.0), 16, 1600)
     assert short.network.bias.item() > long.network.bias.item() > 0
+
+
+def test_running_statistics_are_averaged_and_counters_copied() -> None:
+    live = nn.BatchNorm1d(2)
+    average = Average(live, 0.05)
+    live(torch.full((4, 2), 3.0))
+    average.update(live, 100, 2000)
+    assert average.network.num_batches_tracked == live.num_batches_tracked == 1
+    assert average.network.running_mean is not None
+    assert average.network.running_mean.tolist() == pytest.approx([0.15, 0.15])

@@ -10,6 +10,7 @@ from torch import Tensor
 from models import checkpoint, sampling
 from models.config import HybridConfig
 from models.data.slices import Slices
+from models.networks import build
 from models.progress import Silent, Stopped
 from models.run_folder import TrainSpec, UserError
 from models.trainees.conditional import MOST_AUGMENTATION, SCORES, ConditionalTrainee
@@ -49,7 +50,8 @@ def trainee(
     config: HybridConfig = TINY, train: Slices | None = None, validation: Slices | None = None
 ) -> ConditionalTrainee:
     train = train or data()
-    made = ConditionalTrainee(config, 0, train, validation or data((0, 0)), CPU)
+    networks = build.fresh_conditional(config, len(train.names), 0)
+    made = ConditionalTrainee(config, 0, networks, train, validation or data((0, 0)), CPU)
     made.steps_total = 100
     return made
 

@@ -1,0 +1,71 @@
+"""Turn images into features: what every feature space has, and how spaces are fed.
+
+An image goes the same way whichever side it comes from: saved as 8 bits, read back, scaled to
+[0, 1]. A space sees each image alone: neither batch size nor order changes a feature.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+BATCH = 32
+_LARGEST = 8.0
+_ROUNDING = 1e-6
+
+
+class Space(Protocol):
+    """A fixed map from one slice to one vector."""
+
+    name: str
+    """With the version: `texture-v1`. Numbers of differently named spaces are not comparable."""
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return `(N, D) float32` for `(N, 1, S, S) float32 in [0, 1]`."""
+
+
+def features(space: Space, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the features `(N, D)` of `(N, S, S) uint8`, a batch at a time; `(0, 0)` for none."""
+    batches = list(_batches(space, images))
+    return np.concatenate(batches) if batches else np.empty((0, 0))
+
+
+def _batches(space: Space, images: NDArray[np.uint8]) -> Iterator[NDArray[np.float64]]:
+    with torch.inference_mode():
+        for first in range(0, len(images), BATCH):
+            batch = torch.from_numpy(images[first : first + BATCH].copy())
+            found: NDArray[np.float64] = space(batch[:, None].float() / 255).double().numpy()
+            yield found
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Centre and scale each feature by some sample, and keep it within +-8."""
+
+    mean: NDArray[np.float64]  # (D,)
+    factor: NDArray[np.float64]  # (D,), 0 where the sample is constant up to rounding
+
+    @classmethod
+    def of(cls, sample: NDArray[np.float64]) -> "Scale":
+        """Learn from `(N, D)`; what says nothing there says nothing anywhere."""
+        mean, spread = sample.mean(0), sample.std(0)
+        is_informative = spread > _ROUNDING * (1 + np.abs(mean))
+        return cls(mean, is_informative / np.where(is_informative, spread, 1.0))
+
+    def apply(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return `(N, D)` in units of the sample's spread."""
+        return np.clip((features - self.mean) * self.factor, -_LARGEST, _LARGEST)
+
+
+def standardise(*sets: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Return the sets on the scale of all of them together.
+
+    Scaling by one side alone makes two samples of one distribution look different: under
+    cross-validation the area under the curve of a classifier then falls to 0.23 instead of 0.5.
+    """
+    scale = Scale.of(np.concatenate(sets))
+    return [scale.apply(one) for one in sets]

@@ -1,0 +1,143 @@
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from models.data.phantom import write_phantom
+from models.evaluation.kernel import distance, grams
+from models.evaluation.spaces.encoder import Encoder, EncoderError, find
+from models.evaluation.spaces.space import Scale, Space, features, standardise
+from models.evaluation.spaces.texture import Texture
+
+Pictures = NDArray[np.uint8]
+Features = NDArray[np.float64]
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    """Phantom heads of 20 patients, `(80, 64, 64) uint8`."""
+    from zipfile import ZipFile  # noqa: PLC0415
+
+    from PIL import Image  # noqa: PLC0415
+
+    path = tmp_path_factory.mktemp("phantom") / "phantom.zip"
+    write_phantom(path, 20, 4, 64, 0)
+    with ZipFile(path) as archive:
+        names = [name for name in archive.namelist() if name.endswith(".png")]
+        opened = [np.asarray(Image.open(archive.open(name)).convert("L")) for name in names]
+    return np.stack(opened)
+
+
+@pytest.fixture(scope="module")
+def encoder() -> Encoder:
+    path = find()
+    assert path is not None, "the development extra installs the weights"
+    return Encoder(path)
+
+
+@pytest.fixture(scope="module")
+def of_slices(slices: Pictures) -> Callable[[Space], Features]:
+    """Return the features of the phantom, computed once for each space."""
+    known: dict[str, Features] = {}
+
+    def remember(space: Space) -> Features:
+        if space.name not in known:
+            known[space.name] = features(space, slices)
+        return known[space.name]
+
+    return remember
+
+
+@pytest.fixture(params=["texture", "encoder"])
+def space(request: pytest.FixtureRequest, encoder: Encoder) -> Space:
+    return Texture() if request.param == "texture" else encoder
+
+
+def checkerboard(images: Pictures) -> Pictures:
+    board = (np.indices(images.shape[1:]).sum(0) % 2) * 2 - 1
+    return np.clip(images.astype(int) + 15 * board, 0, 255).astype(np.uint8)
+
+
+FAULTS: dict[str, Callable[[Pictures], Pictures]] = {
+    "blur": lambda x: np.asarray(gaussian_filter(x, (0, 0.75, 0.75))),
+    "noise": lambda x: np.clip(x + np.random.default_rng(0).normal(0, 12, x.shape), 0, 255).astype(
+        np.uint8
+    ),
+    "checkerboard": checkerboard,
+    "gamma": lambda x: np.asarray(255 * (x / 255) ** 2, np.uint8),
+    "shuffled": lambda x: np.stack(
+        [np.random.default_rng(1).permutation(one.ravel()).reshape(one.shape) for one in x]
+    ),
+    "collapse": lambda x: np.asarray(x[np.arange(len(x)) % 3]),
+}
+
+
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_every_fault_lies_farther_off_than_unseen_patients(
+    space: Space, of_slices: Callable[[Space], Features], slices: Pictures, fault: str
+) -> None:
+    """Over thirty splits by patient, the usual fault is past nearly every unseen half."""
+    good, bad = of_slices(space), features(space, FAULTS[fault](slices))
+    null, faulty = [], []
+    for seed in range(30):
+        patients = np.random.default_rng(seed).permutation(20)
+        rows = (patients[:, None] * 4 + np.arange(4)).ravel()
+        known, unseen = rows[:40], rows[40:]
+        null.append(distance(grams(*standardise(good[known], good[unseen]))))
+        faulty.append(distance(grams(*standardise(good[known], bad[unseen]))))
+    assert np.median(faulty) > np.quantile(null, 0.95)
+
+
+def test_batch_and_order_change_nothing(
+    space: Space, slices: Pictures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = features(space, slices[:9])
+    monkeypatch.setattr("models.evaluation.spaces.space.BATCH", 4)
+    np.testing.assert_allclose(features(space, slices[:9][::-1])[::-1], whole, atol=2e-4)
+
+
+@pytest.mark.parametrize("level", [0, 7, 255])
+def test_a_constant_image_has_finite_features(space: Space, level: int) -> None:
+    assert np.isfinite(features(space, np.full((2, 64, 64), level, np.uint8))).all()
+
+
+@pytest.mark.parametrize("side_px", [64, 128])
+def test_names_and_widths(encoder: Encoder, side_px: int) -> None:
+    blank = np.zeros((1, side_px, side_px), np.uint8)
+    assert (Texture.name, features(Texture(), blank).shape[1]) == ("texture-v1", 155)
+    assert (encoder.name, features(encoder, blank).shape[1]) == ("lite0-v1", 2064)
+
+
+def test_no_image_no_features(space: Space) -> None:
+    assert features(space, np.empty((0, 64, 64), np.uint8)).shape[0] == 0
+
+
+def test_encoder_knows_what_is_in_a_photograph(encoder: Encoder, slices: Pictures) -> None:
+    """A fixed number guards the arithmetic: the padding, the order of the layers, the scale."""
+    found = features(encoder, slices[:1])[0]
+    assert found[-1280:].min() >= 0
+    assert found[-1280:].max() <= 6
+    assert 0.1 < (found[-1280:] > 0.01).mean() < 0.95
+
+
+def test_other_weights_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "weights.pth").write_bytes(b"not these")
+    with pytest.raises(EncoderError, match="SHA-256"):
+        Encoder(tmp_path / "weights.pth")
+
+
+def test_scale_centres_and_bounds() -> None:
+    random = np.random.default_rng(0)
+    sample = random.normal(5, 3, (500, 2))
+    scale = Scale.of(np.column_stack([sample, np.full(500, 4.0)]))
+    found = scale.apply(np.array([[5.0, 5.0, 4.0], [500.0, -500.0, 9.0]]))
+    np.testing.assert_allclose(found, [[0, 0, 0], [8, -8, 0]], atol=0.1)
+
+
+def test_standardising_takes_both_sides_alike() -> None:
+    x, y = np.array([[0.0], [2.0]]), np.array([[4.0], [6.0]])
+    own, other = standardise(x, y)
+    np.testing.assert_allclose(own, -other[::-1])
