@@ -26,6 +26,12 @@ LABEL = re.compile(r"[\w][\w .()+-]{0,63}")
 _MASK_FOLDERS = frozenset({"mask", "masks", "segmentation", "segmentations", "seg", "labelmaps"})
 _IMAGE_FOLDERS = ("images", "image", "imgs", "scans", "")
 _MASK_WORDS = frozenset({"mask", "masks", "seg", "segmentation", "labelmap"})
+MOST_IMAGES = 64
+"""Of one mask: as many scans as a patient's folder may hold."""
+_MOST_WORDS = 24
+"""A name of more is found by none of them."""
+_COMMON = 4096
+"""Images that share each word of a mask's name, above which they are not looked through."""
 _SUFFIXES = re.compile(r"(\.(nii|tar))?\.[A-Za-z0-9]{1,8}$")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -105,14 +111,14 @@ def _by_names(paths: Sequence[str]) -> dict[str, Part]:
         return {}
     of_image: dict[str, list[str]] = defaultdict(list)
     parts = {mask: Part(is_mask=True, fault="a mask without an image") for mask in masks}
-    images = [path for path in paths if path not in parts]
-    by_key = defaultdict(list)
-    by_folder = defaultdict(list)
-    for image in images:
-        by_key[_stem(image).lower()].append(image)
-        by_folder[image.rpartition("/")[0]].append(image)
+    images = _Images([path for path in paths if path not in parts])
     for mask in masks:
-        for image in _images_of(mask, by_key, by_folder):
+        found = images.of(mask)
+        if len(found) > MOST_IMAGES:
+            fault = f"a mask whose name fits more than {MOST_IMAGES} images"
+            parts[mask] = Part(is_mask=True, fault=fault)
+            continue
+        for image in found:
             of_image[image].append(mask)
             parts[mask] = Part(is_mask=True)
     for image, own in of_image.items():
@@ -125,22 +131,44 @@ def _is_mask(path: str) -> bool:
     return bool(_MASK_FOLDERS & set(folders)) or bool(_MASK_WORDS & _words(name))
 
 
-def _images_of(
-    mask: str, by_key: dict[str, list[str]], by_folder: dict[str, list[str]]
-) -> list[str]:
-    folders = mask.split("/")[:-1]
-    for at, folder in enumerate(folders):
-        if folder.lower() in _MASK_FOLDERS:
-            stem = _stem(mask).lower().split("/")
-            for other in _IMAGE_FOLDERS:
-                beside = [*stem[:at], *([other] if other else []), *stem[at + 1 :]]
-                if found := by_key.get("/".join(beside)):
-                    return found
-    beside_it = by_folder.get("/".join(folders), [])
-    words = _words(mask.rsplit("/", 1)[-1]) - _MASK_WORDS
-    found = [image for image in beside_it if words <= _words(image.rsplit("/", 1)[-1])]
-    # `tumour_mask.nii` beside the only scan of a folder.
-    return found or (beside_it if len(beside_it) == 1 else [])
+class _Images:
+    """The images of an archive, found by name in a time that does not grow with their number."""
+
+    def __init__(self, paths: Sequence[str]) -> None:
+        self._paths = paths
+        self._by_stem: dict[str, list[str]] = defaultdict(list)
+        self._by_folder: dict[str, list[str]] = defaultdict(list)
+        self._by_word: dict[tuple[str, str], set[int]] = defaultdict(set)
+        for at, path in enumerate(paths):
+            folder, _, name = path.rpartition("/")
+            self._by_stem[_stem(path).lower()].append(path)
+            self._by_folder[folder].append(path)
+            words = _words(name)
+            for word in words if len(words) <= _MOST_WORDS else ():
+                self._by_word[folder, word].add(at)
+
+    def of(self, mask: str) -> Sequence[str]:
+        """Return the images of a mask, in the order of the archive."""
+        folders = mask.split("/")[:-1]
+        for at, folder in enumerate(folders):
+            if folder.lower() in _MASK_FOLDERS:
+                stem = _stem(mask).lower().split("/")
+                for other in _IMAGE_FOLDERS:
+                    beside = [*stem[:at], *([other] if other else []), *stem[at + 1 :]]
+                    if found := self._by_stem.get("/".join(beside)):
+                        return found
+        beside_it = self._by_folder.get("/".join(folders), [])
+        words = _words(mask.rsplit("/", 1)[-1]) - _MASK_WORDS
+        # `tumour_mask.nii` beside the only scan of a folder.
+        only = beside_it if len(beside_it) == 1 else []
+        return (self._with_words("/".join(folders), words) if words else beside_it) or only
+
+    def _with_words(self, folder: str, words: Iterable[str]) -> Sequence[str]:
+        """Return the images of a folder that have all of some words."""
+        having = sorted((self._by_word.get((folder, word), set()) for word in words), key=len)
+        rarest = having[0]
+        found = rarest.intersection(*having[1:]) if len(rarest) <= _COMMON else rarest
+        return [self._paths[at] for at in sorted(found)]
 
 
 def _stem(path: str) -> str:

@@ -2,7 +2,17 @@ import hashlib
 
 import pytest
 
-from models.data.layout import MAX_CELL, UNLABELLED, Layout, Part, find_manifest, label_of, lay_out
+from models.data import layout
+from models.data.layout import (
+    MAX_CELL,
+    MOST_IMAGES,
+    UNLABELLED,
+    Layout,
+    Part,
+    find_manifest,
+    label_of,
+    lay_out,
+)
 from models.run_folder import UserError
 
 PATHS = ("m/manifest.csv", "m/a.nii", "m/b.png", "m/seg/a.nii", "m/x/c.png")
@@ -179,3 +189,50 @@ def test_a_mask_may_serve_several_images() -> None:
 def test_no_complaint_quotes_the_manifest() -> None:
     for text in ("image,label\nb.png,SECRET!", "image\nSECRET,SECRET", "SECRET", 'image\n"SECRET'):
         assert "SECRET" not in complaint(text)
+
+
+def test_a_name_that_fits_many_images_is_no_masks_name() -> None:
+    """Else as many masks as images make a pair of each with each."""
+    images = [f"t/{number}.png" for number in range(MOST_IMAGES + 1)]
+    fault = f"a mask whose name fits more than {MOST_IMAGES} images"
+    assert names(*images, "t/mask.png").part("t/mask.png").fault == fault
+    assert names(*images[1:], "t/mask.png").part("t/mask.png").fault is None
+    same = [f"images/x.{number}" for number in range(MOST_IMAGES + 1)]
+    assert names(*same, "masks/x.png").part("masks/x.png").fault == fault
+
+
+def test_a_word_that_most_names_share_is_not_looked_through(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paths = [f"t/scan_{number % 2}_{number}.png" for number in range(200)]
+    mask = "t/scan_1_7_mask.png"
+    assert names(*paths, mask).part("t/scan_1_7.png").masks == (mask,)
+    assert names(*paths, "t/scan_mask.png").part("t/scan_mask.png").fault
+    monkeypatch.setattr(layout, "_COMMON", 99)
+    assert names(*paths, mask).part("t/scan_1_7.png").masks == (mask,)
+    assert names(*paths, "t/scan_1_mask.png").part("t/scan_1_mask.png").fault
+
+
+def test_a_name_of_very_many_words_is_found_by_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = ("t/a_b_c.png", "t/other.png", "t/a_b_mask.png")
+    assert names(*paths).part("t/a_b_c.png").masks == ("t/a_b_mask.png",)
+    monkeypatch.setattr(layout, "_MOST_WORDS", 2)
+    assert names(*paths).part("t/a_b_mask.png").fault == "a mask without an image"
+
+
+def test_images_of_a_mask_are_found_without_looking_at_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Ten thousand pairs in one folder took minutes: each mask read the names of all images."""
+    read: list[str] = []
+    words = layout._words
+
+    def counted(name: str) -> frozenset[str]:
+        read.append(name)
+        return words(name)
+
+    monkeypatch.setattr(layout, "_words", counted)
+    pairs = [(f"t/{number}.png", f"t/{number}_mask.png") for number in range(300)]
+    found = names(*[path for pair in pairs for path in pair])
+    assert all(found.part(image).masks == (mask,) for image, mask in pairs)
+    assert len(read) <= 3 * 600
