@@ -6,10 +6,10 @@ import platform
 import tempfile
 from pathlib import Path
 
-from benchmarks import ingest, latency, load, sampling, upload
+from benchmarks import ingest, ingest_memory, latency, load, sampling, upload
 
-AIMS = {"upload": 0.8, "ingest": 0.7, "sampling": 0.7, "latency": 3}
-"""At least, but for the latency of a small batch, whose ratio is to be at most this."""
+AIMS = {"upload": 0.8, "ingest": 0.7, "ingest_memory": 2, "sampling": 0.7, "latency": 3}
+"""At least; but memory and the latency of a small batch are to be at most this."""
 
 
 def main() -> None:
@@ -24,6 +24,7 @@ def main() -> None:
         found = {
             "upload": upload.measure(),
             "ingest": ingest.measure(dataset, cores),
+            "ingest_memory": ingest_memory.measure(),
             "sampling": sampling.measure(threads=cores),
             "latency": latency.measure(),
         }

@@ -58,7 +58,7 @@ def space(request: pytest.FixtureRequest, encoder: Encoder) -> Space:
 
 def checkerboard(images: Pictures) -> Pictures:
     board = (np.indices(images.shape[1:]).sum(0) % 2) * 2 - 1
-    return np.clip(images.astype(int) + 15 * board, 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(images.astype(int) + 15 * board, 0, 255), np.uint8)
 
 
 FAULTS: dict[str, Callable[[Pictures], Pictures]] = {
