@@ -22,7 +22,7 @@ WHAT_TO_DO = (
 TUMOR, NO_TUMOR = "tumor", "no_tumor"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """A file on its way through the decoders."""
 
@@ -31,7 +31,7 @@ class Ticket:
     part: Part
 
 
-@dataclass
+@dataclass(slots=True)
 class Accepted:
     """All that is kept in memory of one image."""
 
