@@ -81,8 +81,10 @@ class Decoders(Generic[Ticket]):
 
     @staticmethod
     def _make_pool(workers: int) -> ProcessPoolExecutor:
-        # `spawn`: a forked child would inherit the threads' locks and the open archive.
-        context = multiprocessing.get_context("spawn")
+        # Not forked from here: a child would inherit the threads' locks and the open archive. The
+        # server of forks has the imports done, which take longer than many an archive.
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["models.data.decoding"])
         return ProcessPoolExecutor(workers, context, initializer=_start_child)
 
     def run(
