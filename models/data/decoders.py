@@ -12,16 +12,20 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from models.data import sandbox
-from models.data.decoding import DecodeConfig, Outcome, Task, decode
+from models.data.decoding import DecodeConfig, Outcome, Task, decode, size_bytes
 
 BATCH_FILES = 16
 BATCH_BYTES = 4 << 20
 IN_FLIGHT_BYTES = 64 << 20
+ROOM_BYTES, ALL_ROOM_BYTES = 128 << 20, 2 << 30
+"""Of what comes of one batch, and of all that are in flight. A volume of zeros deflates to a
+thousandth, so that the size of a file says little."""
 CHILD_MEMORY_BYTES = 4 << 30
 FILE_TIMEOUT_S = 30.0
 """The largest image that is accepted takes some 3 s on one slow core."""
 DEADLY = "the decoder could not survive this file"
 ENDLESS = f"decoding took more than {FILE_TIMEOUT_S:g} s"
+TOO_LARGE = "too large to decode"
 UNFORESEEN = "the decoder failed on this file"
 
 Ticket = TypeVar("Ticket")
@@ -42,8 +46,21 @@ def _die_with_parent() -> None:
     os._exit(1)
 
 
-def _decode_batch(tasks: list[Task], config: DecodeConfig) -> list[Outcome]:
-    return [_decode_one(task, config) for task in tasks]
+def _decode_batch(
+    tasks: list[Task], config: DecodeConfig, room_bytes: int | None = None
+) -> list[Outcome | None]:
+    """Decode files; None for what would make the answer larger than there is room for."""
+    outcomes: list[Outcome | None] = []
+    for task in tasks:
+        outcome = _decode_one(task, config)
+        need_bytes = size_bytes(outcome) if room_bytes is not None else 0
+        if room_bytes is not None and need_bytes > room_bytes:
+            outcomes.append(None)
+            continue
+        if room_bytes is not None:
+            room_bytes -= need_bytes
+        outcomes.append(outcome)
+    return outcomes
 
 
 def _decode_one(task: Task, config: DecodeConfig) -> Outcome:
@@ -61,12 +78,15 @@ class Decoders(Generic[Ticket]):
 
     Files travel in batches, because a message costs more than a small image. When a child dies, the
     pool is lost with every batch in flight; their files are decoded again one at a time, and those
-    that kill alone are rejected.
+    that kill alone are rejected. What is too large to wait in memory with others is decoded again
+    when it is its turn. Both are done in a process of its own, behind nothing.
     """
 
     def __init__(self, config: DecodeConfig, workers: int) -> None:
         self._config, self._workers = config, workers
         self._pool = self._make_pool(workers)
+        self._spare: ProcessPoolExecutor | None = None
+        self._room_bytes = min(ROOM_BYTES, ALL_ROOM_BYTES // (4 * workers + 1))
 
     def __enter__(self) -> Self:
         return self
@@ -78,6 +98,8 @@ class Decoders(Generic[Ticket]):
         trace: TracebackType | None,
     ) -> None:
         self._pool.shutdown(cancel_futures=True)
+        if self._spare is not None:
+            self._spare.shutdown(cancel_futures=True)
 
     @staticmethod
     def _make_pool(workers: int) -> ProcessPoolExecutor:
@@ -111,48 +133,67 @@ class Decoders(Generic[Ticket]):
 
     def _submit(self, batch: "_Batch[Ticket]") -> "_Batch[Ticket]":
         if batch.tasks:
+            arguments = (batch.tasks, self._config, self._room_bytes)
             try:
-                batch.future = self._pool.submit(_decode_batch, batch.tasks, self._config)
+                batch.future = self._pool.submit(_decode_batch, *arguments)
             except BrokenProcessPool:
-                batch.future = None
+                self._renew_pool()
+                batch.future = self._pool.submit(_decode_batch, *arguments)
         return batch
 
     def _collect(self, batch: "_Batch[Ticket]") -> Iterator[tuple[Ticket, Outcome | None]]:
-        outcomes = iter(self._outcomes(batch) if batch.tasks else [])
+        outcomes = self._outcomes(batch)
         for ticket, has_task in batch.tickets:
             yield ticket, next(outcomes) if has_task else None
 
-    def _outcomes(self, batch: "_Batch[Ticket]") -> list[Outcome]:
+    def _outcomes(self, batch: "_Batch[Ticket]") -> Iterator[Outcome]:
+        """Yield one at a time: the largest must not wait for each other."""
+        for task, outcome in zip(batch.tasks, self._answer(batch), strict=True):
+            yield self._decode_alone(task) if outcome is None else outcome
+
+    def _answer(self, batch: "_Batch[Ticket]") -> list[Outcome | None]:
+        """Wait for a batch; None for what is to be decoded alone."""
+        nothing: list[Outcome | None] = [None] * len(batch.tasks)
+        if batch.future is None:
+            return nothing
         try:
-            if batch.future is not None:
-                return batch.future.result(len(batch.tasks) * FILE_TIMEOUT_S)
-        except (BrokenProcessPool, CancelledError):
-            pass  # perhaps with another batch
+            return batch.future.result(len(batch.tasks) * FILE_TIMEOUT_S)
+        except (BrokenProcessPool, CancelledError, MemoryError):
+            return nothing  # it was lost, perhaps with another batch
         except TimeoutError:
             self._renew_pool()
-            if len(batch.tasks) == 1:
-                return [ENDLESS]
-        return [self._decode_alone(task) for task in batch.tasks]
+            return [ENDLESS] if len(batch.tasks) == 1 else nothing
 
     def _decode_alone(self, task: Task) -> Outcome:
-        for _ in range(2):
-            try:
-                future = self._pool.submit(_decode_batch, [task], self._config)
-                return future.result(FILE_TIMEOUT_S)[0]
-            except BrokenProcessPool:
-                # The first time it may have been broken by another file.
-                self._renew_pool()
-            except TimeoutError:
-                self._renew_pool()
-                return ENDLESS
-        return DEADLY
+        """Decode one file where nobody else is: neither delay nor death is another's."""
+        self._spare = self._spare or self._make_pool(1)
+        outcome: Outcome | None
+        try:
+            future = self._spare.submit(_decode_batch, [task], self._config)
+            (outcome,) = future.result(FILE_TIMEOUT_S)
+        except BrokenProcessPool:
+            outcome = DEADLY
+        except TimeoutError:
+            outcome = ENDLESS
+        except MemoryError:  # of what was to be sent
+            outcome = TOO_LARGE
+        else:
+            assert outcome is not None, "there is room for a single one"
+            return outcome
+        _kill(self._spare)
+        self._spare = None
+        return outcome
 
     def _renew_pool(self) -> None:
-        """Kill the children, since one may be at work for ever, and start others."""
-        for child in list((self._pool._processes or {}).values()):  # noqa: SLF001 - public in 3.14
-            child.kill()
-        self._pool.shutdown(cancel_futures=True)
+        """Start other children, since one may be at work for ever."""
+        _kill(self._pool)
         self._pool = self._make_pool(self._workers)
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    for child in list((pool._processes or {}).values()):  # noqa: SLF001 - public in 3.14
+        child.kill()
+    pool.shutdown(cancel_futures=True)
 
 
 class _Batch(Generic[Ticket]):
@@ -162,7 +203,7 @@ class _Batch(Generic[Ticket]):
         self.tickets: list[tuple[Ticket, bool]] = []
         self.tasks: list[Task] = []
         self.size_bytes = 0
-        self.future: Future[list[Outcome]] | None = None
+        self.future: Future[list[Outcome | None]] | None = None
 
     def add(self, ticket: Ticket, task: Task | None) -> None:
         self.tickets.append((ticket, task is not None))

@@ -27,6 +27,8 @@ MOST_LABELS = 32
 """A mask of bytes with more values than this was drawn with soft edges."""
 _LOSSY = (b"\xff\xd8", b"RIFF")
 """JPEG and WebP, which leave a halo of greys around what is drawn."""
+_SLICE_BYTES = 1024
+"""Of what is known of a slice besides its values."""
 _DEEP_TOP = (1 << 16) - 1
 
 
@@ -133,6 +135,17 @@ EMPTY = _Empty.EMPTY
 Task = FileTask | SliceTask
 Outcome = Decoded | Opened | Quarantined | tuple[MaskSlice, ...] | str
 """A string is the reason of a rejection; `EMPTY` is one that is not worth a word each time."""
+
+
+def size_bytes(outcome: Outcome) -> int:
+    """Return about how much memory an outcome takes, where it may be large."""
+    if isinstance(outcome, Opened):
+        return sum(len(raw.values) + _SLICE_BYTES for raw in outcome.slices)
+    if isinstance(outcome, Decoded):
+        return len(outcome.deep or b"") + sum(map(len, outcome.squares.values()))
+    if isinstance(outcome, tuple):
+        return sum(_SLICE_BYTES + sum(map(len, mask.squares.values())) for mask in outcome)
+    return 0
 
 
 def decode(task: Task, config: DecodeConfig) -> Outcome:

@@ -4,6 +4,7 @@ Each child runs in the real fence; only the decoding is replaced, by what the fi
 """
 
 import ctypes
+import io
 import os
 import signal
 import socket
@@ -13,11 +14,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from models.data import decoders, sandbox
 from models.data.decoders import DEADLY, ENDLESS, UNFORESEEN, Decoders
-from models.data.decoding import DecodeConfig, FileTask, Outcome, Task
+from models.data.decoding import (
+    DecodeConfig,
+    Decoded,
+    FileTask,
+    Opened,
+    Outcome,
+    Role,
+    Task,
+    decode,
+    size_bytes,
+)
 
 CONFIG = DecodeConfig(1, 1, (64,))
 fenced = pytest.mark.skipif(
@@ -92,7 +105,9 @@ def do(task: Task) -> Outcome:
     return deed
 
 
-def do_batch(tasks: list[Task], config: DecodeConfig) -> list[Outcome]:
+def do_batch(
+    tasks: list[Task], config: DecodeConfig, room_bytes: int | None = None
+) -> list[Outcome | None]:
     return [do(task) for task in tasks]
 
 
@@ -175,3 +190,48 @@ def test_an_error_that_nobody_thought_of_costs_one_file(monkeypatch: pytest.Monk
         2: "the file is empty",
         3: None,
     }
+
+
+def test_what_is_too_large_to_wait_is_decoded_in_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A volume of 50 kB may inflate to 256 MiB: a batch of them would fill the memory."""
+    monkeypatch.setattr(decoders, "BATCH_FILES", 4)
+    monkeypatch.setattr(decoders, "ROOM_BYTES", 80_000)
+    alone: list[Task] = []
+    decode_alone = Decoders._decode_alone
+
+    def noted(pool: Decoders[int], task: Task) -> Outcome:
+        alone.append(task)
+        return decode_alone(pool, task)
+
+    monkeypatch.setattr(Decoders, "_decode_alone", noted)
+    small, large = FileTask(_npz(2)), FileTask(_npz(9))
+    tasks = [small, large, small, small, large, FileTask(b""), large, small]
+    with Decoders[int](DecodeConfig(1 << 20, 32, (64,)), 1) as pool:
+        found = [outcome for _, outcome in pool.run(enumerate(tasks))]
+    assert alone == [large, small, large, large]
+    slices = [len(one.slices) if isinstance(one, Opened) else one for one in found]
+    assert slices == [2, 9, 2, 2, 9, "the file is empty", 9, 2]
+
+
+def _npz(slices: int) -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, np.arange(slices * 64 * 64, dtype=np.float32).reshape(-1, 64, 64))
+    return buffer.getvalue()
+
+
+def test_each_kind_of_outcome_has_a_size() -> None:
+    """An outcome whose size is not known could fill the memory unseen."""
+    config = DecodeConfig(1 << 20, 32, (64,))
+    png = io.BytesIO()
+    Image.fromarray(np.arange(4096, dtype=np.uint16).reshape(64, 64)).save(png, "PNG")
+    picture = decode(FileTask(png.getvalue()), config)
+    mask = decode(FileTask(_npz(3), Role.MASK), config)
+    stack = decode(FileTask(_npz(3)), config)
+    assert isinstance(picture, Decoded)
+    assert picture.deep
+    assert size_bytes(picture) == len(picture.deep) + 64 * 64
+    assert 3 * 64 * 64 // 8 < size_bytes(mask) < 3 * 64 * 64
+    assert 3 * 64 * 64 * 4 < size_bytes(stack) < 4 * 64 * 64 * 4
+    assert size_bytes("a reason") == 0

@@ -287,7 +287,9 @@ def die_of(task: Task) -> str:
     return task.data.decode()
 
 
-def die_of_batch(tasks: list[Task], config: DecodeConfig) -> list[Outcome]:
+def die_of_batch(
+    tasks: list[Task], config: DecodeConfig, room_bytes: int | None = None
+) -> list[Outcome]:
     return [die_of(task) for task in tasks]
 
 
