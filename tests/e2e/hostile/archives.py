@@ -206,6 +206,13 @@ OVERLAP_ERROR = (
 )
 
 
+def crowd(count: int) -> tuple[bytes, Answer]:
+    """Return a zip of very many files that are no images."""
+    names = [f"set/crowd/{number}.png" for number in range(count)]
+    files = good_files() | dict.fromkeys(names, b"no image")
+    return zipped(files), Answer(verdicts=(*good, *((name, NO_IMAGE) for name in names)))
+
+
 def _many(count: int) -> bytes:
     content = zipped({"x": b""})
     at = content.index(_CENTRAL)

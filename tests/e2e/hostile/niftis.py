@@ -21,6 +21,18 @@ def exhibits() -> list[Exhibit]:
     return [*_dimensions(), *_bombs(), *_torn(), *_voxels(), *_geometry(), *_odd_but_right()]
 
 
+def largest(count: int) -> list[Exhibit]:
+    """Return volumes of 50 kB that inflate to the most that is accepted, 250 MB each."""
+    found = []
+    for number in range(count):
+        plane = np.zeros((500, 500), np.int16)
+        plane[100:300, 100 + number : 300] = 500
+        head = _patched(60, _dim(500, 500, 500))[:HEADER]
+        data = gzip.compress(head + plane.tobytes() * 500, 1)
+        found.append(Exhibit(f"large-{number}.nii.gz", data))
+    return found
+
+
 def values(seed: int) -> NDArray[np.int16]:
     """Draw (40, 36, 3) int16: three slices across the third axis."""
     planes = [pixels(1000 * seed + number)[:40, :36] for number in range(3)]
