@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from benchmarks.generators.arms import Data, Run
 from models.data.packing import HOLDOUT, TRAIN, Pack
-from models.evaluation import copies, kernel, neighbours
-from models.evaluation.spaces.encoder import Encoder, find
-from models.evaluation.spaces.space import Scale, Space, features
-from models.evaluation.spaces.texture import Texture
+from models.metrics import copies, kernel, neighbours
+from models.metrics.spaces.encoder import Encoder, find
+from models.metrics.spaces.space import Scale, Space, features
+from models.metrics.spaces.texture import Texture
 
 Scores = dict[str, float | list[float]]
 _DRAWS = 1000

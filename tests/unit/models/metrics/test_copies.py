@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from models.evaluation.copies import Closest, closest, copy_rate
+from models.metrics.copies import Closest, closest, copy_rate
 
 
 def pictures(count: int, seed: int, side: int = 64) -> NDArray[np.uint8]:

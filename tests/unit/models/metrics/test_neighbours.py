@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.evaluation.neighbours import compare, nearest, reach, squared_distances
+from models.metrics.neighbours import compare, nearest, reach, squared_distances
 
 RANDOM = np.random.default_rng
 
@@ -77,7 +77,7 @@ def test_nearest_resolves_distances_that_drown_in_rounding() -> None:
 def test_chunks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     real, generated = sample(50), sample(45, 1)
     whole = compare(real, generated)
-    monkeypatch.setattr("models.evaluation.neighbours._CHUNK", 7)
+    monkeypatch.setattr("models.metrics.neighbours._CHUNK", 7)
     assert compare(real, generated) == whole
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics.pairwise import polynomial_kernel
 
-from models.evaluation.kernel import (
+from models.metrics.kernel import (
     distance,
     grams,
     group_weights,

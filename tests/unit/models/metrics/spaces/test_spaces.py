@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
 from models.data.phantom import write_phantom
-from models.evaluation.kernel import distance, grams
-from models.evaluation.spaces.encoder import Encoder, EncoderError, find
-from models.evaluation.spaces.space import Scale, Space, features, standardise
-from models.evaluation.spaces.texture import Texture
+from models.metrics.kernel import distance, grams
+from models.metrics.spaces.encoder import Encoder, EncoderError, find
+from models.metrics.spaces.space import Scale, Space, features, standardise
+from models.metrics.spaces.texture import Texture
 
 Pictures = NDArray[np.uint8]
 Features = NDArray[np.float64]
@@ -95,7 +95,7 @@ def test_batch_and_order_change_nothing(
     space: Space, slices: Pictures, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = features(space, slices[:9])
-    monkeypatch.setattr("models.evaluation.spaces.space.BATCH", 4)
+    monkeypatch.setattr("models.metrics.spaces.space.BATCH", 4)
     np.testing.assert_allclose(features(space, slices[:9][::-1])[::-1], whole, atol=2e-4)
 
 
