@@ -1,5 +1,6 @@
 """Decode files in child processes that may die of a hostile one without taking the run along."""
 
+import math
 import multiprocessing
 import os
 import signal
@@ -47,19 +48,16 @@ def _die_with_parent() -> None:
 
 
 def _decode_batch(
-    tasks: list[Task], config: DecodeConfig, room_bytes: int | None = None
+    tasks: list[Task], config: DecodeConfig, room_bytes: float = math.inf
 ) -> list[Outcome | None]:
     """Decode files; None for what would make the answer larger than there is room for."""
     outcomes: list[Outcome | None] = []
     for task in tasks:
         outcome = _decode_one(task, config)
-        need_bytes = size_bytes(outcome) if room_bytes is not None else 0
-        if room_bytes is not None and need_bytes > room_bytes:
-            outcomes.append(None)
-            continue
-        if room_bytes is not None:
-            room_bytes -= need_bytes
-        outcomes.append(outcome)
+        need_bytes = size_bytes(outcome)
+        has_room = need_bytes <= room_bytes
+        outcomes.append(outcome if has_room else None)
+        room_bytes -= need_bytes if has_room else 0
     return outcomes
 
 

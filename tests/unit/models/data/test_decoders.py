@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from models.data import decoders, sandbox
-from models.data.decoders import DEADLY, ENDLESS, UNFORESEEN, Decoders
+from models.data.decoders import DEADLY, ENDLESS, TOO_LARGE, UNFORESEEN, Decoders
 from models.data.decoding import (
     DecodeConfig,
     Decoded,
@@ -108,6 +108,8 @@ def do(task: Task) -> Outcome:
 def do_batch(
     tasks: list[Task], config: DecodeConfig, room_bytes: int | None = None
 ) -> list[Outcome | None]:
+    if any(task.data == b"cannot be sent" for task in tasks if isinstance(task, FileTask)):
+        raise MemoryError
     return [do(task) for task in tasks]
 
 
@@ -153,6 +155,12 @@ def test_batches_behind_an_endless_file_are_not_lost(
 
 def test_too_much_memory_is_refused(hostile: Callable[..., list[Outcome | None]]) -> None:
     assert hostile("allocates", "fine") == ["too large to decode", "fine"]
+
+
+def test_an_answer_for_which_there_is_no_memory_costs_one_file(
+    hostile: Callable[..., list[Outcome | None]],
+) -> None:
+    assert hostile("fine", "cannot be sent", "fine") == ["fine", TOO_LARGE, "fine"]
 
 
 @fenced
