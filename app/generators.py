@@ -21,6 +21,9 @@ from models.config import (
     Networks,
 )
 
+DISTANCE = "all/kid"
+"""The value of the history by which checkpoints are ranked: the distance to unseen images."""
+
 
 def create(
     session: Session,
@@ -105,9 +108,20 @@ def add_checkpoint(
     assert checkpoint_id is not None, "an upsert returns its row"
     row = session.get_one(Generator, claim.resource_id)
     row.images_seen = images_seen
-    # Without a metric that is measured while training, the last checkpoint is the best known.
-    row.best_checkpoint_id = checkpoint_id
+    session.flush()
+    row.best_checkpoint_id = _best(session, row.id).id
     return checkpoint_id
+
+
+def _best(session: Session, generator_id: str) -> Checkpoint:
+    """Return the checkpoint whose images measured nearest to the validation split.
+
+    Where nothing was measured, for want of validation images, the last one is the best known.
+    """
+    known = [one for one in checkpoints(session, generator_id) if one.removed_at is None]
+    points = {point.step: point.values for point in history(session, generator_id)}
+    measured = [one for one in known if DISTANCE in points.get(one.step, {})]
+    return min(measured, key=lambda one: points[one.step][DISTANCE]) if measured else known[0]
 
 
 def add_history(

@@ -51,7 +51,7 @@ def write_weights(run_dir: Path) -> None:
     config = PRESETS["baseline-dcgan"].config
     side_px = config.image_size
     blank = torch.zeros((8, 1, side_px, side_px), dtype=torch.uint8)
-    data = Slices(blank, torch.zeros(8, dtype=torch.int64), ("none",), "benchmark")
+    data = Slices(blank, torch.zeros(8, dtype=torch.int64), torch.arange(8), ("none",), "benchmark")
     checkpoint.save(run_dir / "step", begin(config, 0, data, data, torch.device("cpu")), b"")
     (run_dir / "step" / checkpoint.WEIGHTS).rename(run_dir / checkpoint.WEIGHTS)
 

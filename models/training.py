@@ -6,7 +6,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import JsonValue
 from torch import Tensor
@@ -21,6 +23,7 @@ from models.config import (
     Networks,
 )
 from models.data.slices import Slices, load_split
+from models.live import Live, Values
 from models.networks import build
 from models.progress import Progress, Stopped
 from models.run_folder import TrainSpec, UserError, checkpoint_name
@@ -34,6 +37,8 @@ TILES = 8
 """Images of each label in a snapshot."""
 
 _METRICS_POINTS = 300
+_TICK_SHARE, _TICK_IMAGES = 0.02, 5_000
+"""Images between two measurements: this share of the run, and no fewer than so many."""
 _PROGRESS_S = 1.0
 
 
@@ -58,9 +63,11 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
     if spec.resume is not None:
         checkpoint.restore(run_dir / spec.resume, state)
     images = data.images.to(where)
+    live = Live(data, validation, where, spec.seed)
 
     steps_total = sum(trainee.steps_total for trainee in state.trainees)
     interval = max(1, round(steps_total / _METRICS_POINTS))
+    tick = math.ceil(max(config.total_images * _TICK_SHARE, _TICK_IMAGES) / config.batch_size)
     clock = _Clock(state, steps_total, progress)
     clock.report()
 
@@ -80,10 +87,15 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
         state.step += 1
 
         is_last = state.step == steps_total
-        if state.step % interval == 0 or is_last:
-            _report_metrics(state, progress)
         snapshots = state.images_seen // config.snapshot_images
-        if is_last or snapshots > (state.images_seen - config.batch_size) // config.snapshot_images:
+        is_due = snapshots > (state.images_seen - config.batch_size) // config.snapshot_images
+        # What is saved is measured first: the best checkpoint is the one that measured best.
+        measured = {}
+        if live.is_possible and (state.step % tick == 0 or is_due or is_last):
+            measured = _measure(state, live)
+        if measured or state.step % interval == 0 or is_last:
+            _report_metrics(state, progress, measured)
+        if is_due or is_last:
             _save(run_dir / "checkpoints", state, progress)
             saved_step = state.step
         if is_last or clock.is_due():
@@ -154,7 +166,32 @@ def _demand_enough(label: str, count: int) -> None:
         raise UserError("too_few_images", detail)
 
 
-def _report_metrics(state: TrainingState, progress: Progress) -> None:
+def _measure(state: TrainingState, live: Live) -> Values:
+    """Measure each version that could be released, and release the one nearest to unseen images."""
+    _demand_finite(state)
+    drawers = {
+        label: (trainee, number)
+        for trainee in state.trainees
+        for number, label in enumerate(trainee.labels)
+    }
+
+    def draw(label: str, count: int) -> NDArray[np.uint8]:
+        trainee, number = drawers[label]
+        drawn: NDArray[np.uint8] = trainee.draw(number, count, "live").numpy()
+        return drawn
+
+    found: dict[str, Values] = {}
+    for version in state.trainees[0].versions:
+        for trainee in state.trainees:
+            trainee.released = version
+        found[version] = live.measure(draw, tuple(drawers))
+    best = min(found, key=lambda version: found[version]["all/kid"])
+    for trainee in state.trainees:
+        trainee.released = best
+    return found[best]
+
+
+def _report_metrics(state: TrainingState, progress: Progress, measured: Values) -> None:
     """Report the averages of the interval that ends here, and begin the next one."""
     _demand_finite(state)
     values: dict[str, JsonValue] = {
@@ -165,7 +202,7 @@ def _report_metrics(state: TrainingState, progress: Progress) -> None:
         if count
         for score, total in zip(trainee.scores, totals, strict=True)
     }
-    progress.event("metrics", {**_detail(state), "values": values})
+    progress.event("metrics", {**_detail(state), "values": values | dict(measured)})
     state.sums.zero_()
     state.counts[:] = [0] * len(state.counts)
 
@@ -184,7 +221,13 @@ def _save(root: Path, state: TrainingState, progress: Progress) -> None:
     """Write the state and report it; whoever watches the run deletes what it has taken."""
     _demand_finite(state)
     folder = root / checkpoint_name(state.step)
-    samples = mosaic([strip for trainee in state.trainees for strip in trainee.snapshot(TILES)])
+    samples = mosaic(
+        [
+            trainee.draw(label, TILES, "snapshot")
+            for trainee in state.trainees
+            for label in range(len(trainee.labels))
+        ]
+    )
     checkpoint.save(folder, state, samples)
     where = f"{root.name}/{folder.name}"
     progress.event("checkpoint", {**_detail(state), "folder": where})

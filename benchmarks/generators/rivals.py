@@ -243,6 +243,8 @@ class FastGANTrainee:
         self.scores: tuple[str, ...] = ("generator_loss", "discriminator_loss")
         self.rows = torch.arange(len(train.labels))
         self.steps_total, self.steps_done = 1, 0
+        self.versions: tuple[str, ...] = ("average",)
+        self.released = "average"
         self._seed, self._device = seed, device
         self._random = torch.Generator(device)
         with torch.random.fork_rng():
@@ -288,13 +290,14 @@ class FastGANTrainee:
         self.average.update(self.generator, BATCH_SIZE, self.steps_done * BATCH_SIZE)
         return torch.stack([fooled, judged]).detach().double()
 
-    def snapshot(self, count: int) -> Tensor:
-        """See `Trainee`; one strip stands for every label."""
-        random = stream(torch.device("cpu"), self._seed, 0, "snapshot")
+    def draw(self, label: int, count: int, purpose: str) -> Tensor:
+        """See `Trainee`; it knows no label."""
+        del label
+        random = stream(torch.device("cpu"), self._seed, 0, purpose)
         latents = torch.randn((count, LATENT_SIZE), generator=random)
         with torch.inference_mode():
-            strip = slices.to_pixels(self.average.network(latents.to(self._device))[:, 0])
-        return strip.cpu().expand(len(self.labels), -1, -1, -1)
+            drawn = slices.to_pixels(self.average.network(latents.to(self._device))[:, 0])
+        return drawn.cpu()
 
     def generator_tensors(self) -> dict[str, Tensor]:
         """See `Trainee`."""

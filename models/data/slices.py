@@ -11,6 +11,8 @@ from torch import Tensor
 from models.data.packing import SPLITS
 from models.run_folder import UserError
 
+_COLUMNS = ("images", "labels", "groups", "splits")
+
 
 class PackError(UserError, ValueError):
     """Raise for a packed file that cannot be trained on, saying what is wrong with it."""
@@ -26,6 +28,7 @@ class Slices:
 
     images: Tensor  # (N, 1, S, S) uint8
     labels: Tensor  # (N,) int64, indices into `names`
+    groups: Tensor  # (N,) int64, one number a patient
     names: tuple[str, ...]
     digest: str
 
@@ -39,7 +42,7 @@ def load_split(path: Path, image_size: int, split: str) -> Slices:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in ("images", "labels", "splits")}
+            tensors = {name: file.get_tensor(name) for name in _COLUMNS}
         names = tuple(str(name) for name in json.loads(metadata["labels"]))
         digest = metadata["digest"]
     except (SafetensorError, KeyError, ValueError) as error:
@@ -56,7 +59,8 @@ def load_split(path: Path, image_size: int, split: str) -> Slices:
             f"the packed labels name more than the {len(names)} labels that are declared"
         )
     is_asked_for = tensors["splits"] == SPLITS.index(split)
-    return Slices(images[is_asked_for], labels[is_asked_for], names, digest)
+    groups = tensors["groups"]
+    return Slices(images[is_asked_for], labels[is_asked_for], groups[is_asked_for], names, digest)
 
 
 def to_signal(images: Tensor) -> Tensor:

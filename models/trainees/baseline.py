@@ -15,6 +15,9 @@ SCORES = ("generator_loss", "discriminator_loss", "real_score", "fake_score")
 """What one step measures; a score is the probability of being real, by the discriminator."""
 
 
+DRAWN_TOGETHER = 64
+
+
 class BaselineTrainee:
     """The networks, optimisers and data order of one label; see `Trainee`."""
 
@@ -33,6 +36,8 @@ class BaselineTrainee:
         self.labels: tuple[str, ...] = (label,)
         self.scores: tuple[str, ...] = SCORES
         self.rows = rows
+        self.versions: tuple[str, ...] = ("live",)
+        self.released = "live"
         self.steps_total = 0
         self.steps_done = 0
         self._config = config
@@ -102,15 +107,19 @@ class BaselineTrainee:
             first += len(parts[-1])
         return torch.cat(parts)
 
-    def snapshot(self, count: int) -> Tensor:
-        """Return images `(1, count, S, S) uint8` of the same latents at every call."""
-        random = stream(torch.device("cpu"), self._seed, self.index, "snapshot")
+    def draw(self, label: int, count: int, purpose: str) -> Tensor:
+        """Return images `(count, S, S) uint8`; there is one label, and latents go by `purpose`."""
+        assert label == 0, "a trainee of one label"
+        random = stream(torch.device("cpu"), self._seed, self.index, purpose)
         latents = torch.randn((count, self._config.latent_size), generator=random)
         self.generator.eval()
         with torch.inference_mode():
-            pixels = slices.to_pixels(self.generator(latents.to(self._device))).cpu()
+            batches = [
+                slices.to_pixels(self.generator(batch.to(self._device))[:, 0]).cpu()
+                for batch in torch.split(latents, DRAWN_TOGETHER)
+            ]
         self.generator.train()
-        return pixels.squeeze(1)[None]
+        return torch.cat(batches)
 
     def generator_tensors(self) -> dict[str, Tensor]:
         """Return the live tensors of the generator, keyed by index and name."""

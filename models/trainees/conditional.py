@@ -51,6 +51,9 @@ _ADJUST_LOOKS = 4
 _IMAGES_TO_MOST = 100_000
 """Images over which the probability could go from 0 to 1."""
 _LARGEST_GRADIENT = 10.0
+_DRAWN_TOGETHER = 64
+_RELEASED = 5
+"""Where the controls have the number of the released average."""
 
 
 class ConditionalTrainee:
@@ -91,15 +94,24 @@ class ConditionalTrainee:
         for network in (self.generator, self.discriminator):
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.averages = {name: Average(self.generator, share) for name, share in SHARES.items()}
-        self.released = "short"
+        self.versions = tuple(SHARES)
         betas = (config.beta1, config.beta2)
         self._generator_adam = adam(self.generator, learning_rate=config.learning_rate, betas=betas)
         self._discriminator_adam = adam(
             self.discriminator, learning_rate=config.learning_rate, betas=betas
         )
-        # Probability, r_v, and the sums over looks of what r_v is made of:
-        # logits of training, validation and generated images.
-        self._controls = torch.zeros(5, dtype=torch.float64)
+        # Probability, r_v, and the sums over looks of what r_v is made of (logits of training,
+        # validation and generated images); then the number of the released average.
+        self._controls = torch.zeros(6, dtype=torch.float64)
+
+    @property
+    def released(self) -> str:
+        """Which average the weights hold and `draw` draws from."""
+        return self.versions[int(self._controls[_RELEASED])]
+
+    @released.setter
+    def released(self, name: str) -> None:
+        self._controls[_RELEASED] = self.versions.index(name)
 
     @property
     def fraction(self) -> float:
@@ -164,17 +176,17 @@ class ConditionalTrainee:
         controls = torch.tensor([self.augmentation, float(self._controls[1])], dtype=torch.float64)
         return torch.cat([measured.detach().double(), controls.to(self._device)])
 
-    def snapshot(self, count: int) -> Tensor:
-        """Return images `(labels, count, S, S) uint8` of the same latents at every call."""
-        random = stream(torch.device("cpu"), self._seed, 0, "snapshot")
+    def draw(self, label: int, count: int, purpose: str) -> Tensor:
+        """Return images `(count, S, S) uint8` of the released average; see `Trainee`."""
+        random = stream(torch.device("cpu"), self._seed, 0, purpose)
         latents = torch.randn((count, self._config.latent_size), generator=random)
         network = self.averages[self.released].network
+        batches = []
         with torch.inference_mode():
-            strips = [
-                network(latents.to(self._device), torch.full((count,), label, device=self._device))
-                for label in range(len(self.labels))
-            ]
-        return torch.stack([slices.to_pixels(strip[:, 0]).cpu() for strip in strips])
+            for batch in torch.split(latents.to(self._device), _DRAWN_TOGETHER):
+                which = torch.full((len(batch),), label, device=self._device)
+                batches.append(slices.to_pixels(network(batch, which)[:, 0]).cpu())
+        return torch.cat(batches)
 
     def generator_tensors(self) -> dict[str, Tensor]:
         """Return the live tensors of the average that is released, keyed by index and name."""
@@ -189,9 +201,9 @@ class ConditionalTrainee:
             **adam_tensors("0.discriminator_adam", self.discriminator, self._discriminator_adam),
             "0.controls": self._controls,
         }
+        # The released one too, which the weights also hold: only the state says which that is.
         for name, average in self.averages.items():
-            if name != self.released:
-                tensors |= network_tensors(f"0.average.{name}", average.network)
+            tensors |= network_tensors(f"0.average.{name}", average.network)
         return tensors
 
     @property
@@ -264,8 +276,8 @@ class ConditionalTrainee:
             self._controls[place] += float(logits.mean())
         if self.steps_done % (_LOOK_STEPS * _ADJUST_LOOKS):
             return
-        train, validation, fake = self._controls[2:].tolist()
-        self._controls[2:] = 0
+        train, validation, fake = self._controls[2:_RELEASED].tolist()
+        self._controls[2:_RELEASED] = 0
         ratio = (train - validation) / (train - fake) if train > fake else 0.0
         shown = _LOOK_STEPS * _ADJUST_LOOKS * self._config.batch_size
         change = math.copysign(shown / _IMAGES_TO_MOST, ratio - self._config.overfitting_target)

@@ -24,12 +24,19 @@ class Trainee(Protocol):
     """The names of what a step measures."""
     steps_done: int
     steps_total: int
+    versions: tuple[str, ...]
+    """The generators that could be released: the live one, or averages of it."""
+    released: str
+    """Which of them the weights hold and `draw` draws from."""
 
     def step(self, images: Tensor) -> Tensor:
         """Train on the next batch of `(N, C, S, S) uint8`; return `(len(scores),) float64`."""
 
-    def snapshot(self, count: int) -> Tensor:
-        """Return images `(len(labels), count, S, S) uint8` of the same latents at every call."""
+    def draw(self, label: int, count: int, purpose: str) -> Tensor:
+        """Return images `(count, S, S) uint8` of a label; those of a purpose are comparable.
+
+        The same purpose gives the same latents at every call and for every label.
+        """
 
     def generator_tensors(self) -> dict[str, Tensor]:
         """Return the live tensors that sampling needs, keyed by index and name."""

@@ -20,7 +20,7 @@ TINY = DCGANConfig(
 
 def fresh(digest: str = "d", config: DCGANConfig = TINY, name: str = "none") -> TrainingState:
     images = torch.zeros((8, 1, 64, 64), dtype=torch.uint8)
-    data = Slices(images, torch.zeros(8, dtype=torch.int64), (name,), digest)
+    data = Slices(images, torch.zeros(8, dtype=torch.int64), torch.arange(8), (name,), digest)
     return begin(config, 0, data, data, CPU)
 
 

@@ -43,7 +43,7 @@ def data(counts: tuple[int, ...] = (12, 12), fill: int | None = None) -> Slices:
     if fill is not None:
         images.fill_(fill)
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
-    return Slices(images, labels, tuple("abcdef"[: len(counts)]), "d")
+    return Slices(images, labels, torch.arange(len(labels)), tuple("abcdef"[: len(counts)]), "d")
 
 
 def trainee(
@@ -128,10 +128,10 @@ def test_training_leaves_global_random_state_alone() -> None:
 @pytest.mark.parametrize("level", [0, 255])
 def test_generated_images_move_towards_the_data(level: int) -> None:
     made = trainee(tiny(gamma=0.05, augmentation=0.0), data(fill=level))
-    before = abs(made.snapshot(8).float().mean().item() - level)
+    before = abs(made.draw(0, 8, "x").float().mean().item() - level)
     for _ in range(60):
         made.step(data(fill=level).images)
-    assert abs(made.snapshot(8).float().mean().item() - level) < 0.7 * before
+    assert abs(made.draw(0, 8, "x").float().mean().item() - level) < 0.7 * before
 
 
 def test_discriminator_learns_which_of_a_pair_is_real() -> None:
@@ -184,7 +184,8 @@ def test_without_a_validation_split_augmentation_goes_by_the_number_of_images(
     images: int, expected: float
 ) -> None:
     labels = torch.zeros(images, dtype=torch.int64)
-    many = Slices(torch.zeros((images, 1, 64, 64), dtype=torch.uint8), labels, ("a",), "d")
+    blank = torch.zeros((images, 1, 64, 64), dtype=torch.uint8)
+    many = Slices(blank, labels, torch.arange(images), ("a",), "d")
     made = trainee(TINY, many, data((19,)))
     made.steps_done = 50
     assert made.augmentation == pytest.approx(expected)
@@ -235,8 +236,26 @@ def test_bfloat16_starts_like_float32() -> None:
     torch.testing.assert_close(steps[0], steps[1], rtol=0.1, atol=0.05)
 
 
-def test_snapshot_has_a_strip_for_each_label_and_is_repeatable() -> None:
+def test_a_purpose_has_the_same_latents_at_every_call() -> None:
     made = trainee()
-    strips = made.snapshot(3)
-    assert (strips.shape, strips.dtype) == ((2, 3, 64, 64), torch.uint8)
-    assert torch.equal(strips, made.snapshot(3))
+    drawn = made.draw(1, 70, "one")
+    assert (drawn.shape, drawn.dtype) == ((70, 64, 64), torch.uint8)
+    assert torch.equal(drawn, made.draw(1, 70, "one"))
+    assert not torch.equal(drawn, made.draw(1, 70, "another"))
+
+
+def test_the_released_average_is_a_part_of_the_state() -> None:
+    made, other = trainee(), trainee()
+    for _ in range(3):
+        made.step(data().images)
+    made.released = "long"
+    with torch.no_grad():
+        for one, name in ((made.generator_tensors(), "w"), (made.state_tensors(), "s")):
+            live = other.generator_tensors() if name == "w" else other.state_tensors()
+            for key, tensor in live.items():
+                tensor.copy_(one[key])
+    assert other.released == "long"
+    for name in other.versions:
+        averaged = other.averages[name].network.state_dict()
+        for key, tensor in made.averages[name].network.state_dict().items():
+            assert torch.equal(averaged[key], tensor)

@@ -26,7 +26,7 @@ TINY = DCGANConfig(image_size=64, latent_size=4, generator_channels=16, discrimi
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     blank = torch.zeros((16, 1, 64, 64), dtype=torch.uint8)
-    data = Slices(blank, torch.tensor([0, 1]).repeat(8), ("glioma", "none"), "d")
+    data = Slices(blank, torch.tensor([0, 1]).repeat(8), torch.arange(16), ("glioma", "none"), "d")
     state = begin(TINY, 0, data, data, torch.device("cpu"))
     save(tmp_path / "step", state, b"")
     (tmp_path / "step" / WEIGHTS).rename(tmp_path / WEIGHTS)

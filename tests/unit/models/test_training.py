@@ -215,7 +215,7 @@ def test_generated_images_move_towards_the_data(level: int) -> None:
     trainee = BaselineTrainee(config, 0, 0, "all", torch.arange(8), CPU)
     distances = []
     for _ in range(2):
-        distances.append(abs(trainee.snapshot(8).float().mean().item() - level))
+        distances.append(abs(trainee.draw(0, 8, "x").float().mean().item() - level))
         for _ in range(50):
             trainee.step(images)
     assert distances[1] < 0.7 * distances[0]

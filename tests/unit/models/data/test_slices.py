@@ -11,6 +11,7 @@ def write(path: Path, **changes: torch.Tensor) -> Path:
     tensors = {
         "images": torch.arange(3, dtype=torch.uint8).view(3, 1, 1, 1).repeat(1, 1, 64, 64),
         "labels": torch.tensor([1, 0, 1]),
+        "groups": torch.tensor([5, 6, 7]),
         "splits": torch.tensor([0, 1, 2], dtype=torch.uint8),
     }
     metadata = {"labels": '["glioma", "none"]', "digest": "d"}
@@ -25,6 +26,7 @@ def test_one_split_is_loaded(tmp_path: Path, split: str, place: int, label: int)
     data = load_split(write(tmp_path / "pack"), 64, split)
     assert set(data.images.flatten().tolist()) == {place}
     assert data.labels.tolist() == [label]
+    assert data.groups.tolist() == [place + 5]
     assert (data.names, data.digest) == (("glioma", "none"), "d")
 
 

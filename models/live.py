@@ -1,0 +1,115 @@
+"""Measure what is drawn while it is being learnt, against images that nobody learns from.
+
+All of it is in the space `randconv-v1`, in which checkpoints are chosen and reports are not made.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models.data.slices import Slices
+from models.metrics import kernel, neighbours
+from models.metrics.spaces.random import RandomConvolutions
+from models.metrics.spaces.space import Scale, features
+from models.seeds import derive
+
+FEWEST = 20
+"""With fewer validation images nothing is measured: the interval would be as wide as the scale."""
+_FEWEST_OF_LABEL = 10
+_IMAGES = {"cpu": 256, "cuda": 1000}
+"""At most so many are drawn, and at most four for each validation image."""
+_MOST_TRAINING = 2000
+_DRAWS = 200
+_NEIGHBOURS = 3
+
+Values = dict[str, float]
+Draw = Callable[[str, int], NDArray[np.uint8]]
+"""From a label and a number of images to `(n, S, S) uint8`."""
+
+
+class Live:
+    """The real images of a training with what is computed of them once."""
+
+    def __init__(self, train: Slices, validation: Slices, device: torch.device, seed: int) -> None:
+        """Describe both splits; of many training images, some drawn by `seed`."""
+        self.is_possible = len(validation.labels) >= FEWEST
+        if not self.is_possible:
+            return
+        self._names = validation.names
+        self._space = RandomConvolutions(device)
+        self._random = np.random.default_rng(derive(seed, "live"))
+        rows = np.arange(len(train.labels))
+        if len(rows) > _MOST_TRAINING:
+            rows = np.sort(self._random.choice(rows, _MOST_TRAINING, replace=False))
+        learnt = features(self._space, train.images.numpy()[rows, 0])
+        unseen = features(self._space, validation.images.numpy()[:, 0])
+        self._scale = Scale.of(np.concatenate([learnt, unseen]))
+        self._learnt, self._unseen = self._scale.apply(learnt), self._scale.apply(unseen)
+        self._labels = validation.labels.numpy()
+        self._weights = kernel.group_weights(validation.groups.numpy(), _DRAWS, self._random)
+        self._count = min(_IMAGES[device.type], 4 * len(unseen))
+        floor = kernel.grams(self._learnt, self._unseen)
+        self._floor = kernel.distance(floor)
+        self._floor_high = self._interval(floor)[1]
+        _, self._reach = neighbours.nearest(self._unseen, self._learnt)
+
+    def measure(self, draw: Draw, labels: tuple[str, ...]) -> Values:
+        """Draw in the mixture of the validation split and compare; names are `<label>/<measure>`.
+
+        `kid` is the distance to the validation split with its interval of 95 %, `kid_floor` that of
+        the training images themselves and `kid_floor_high` the upper end of its interval;
+        `train_kid` is the distance to the training images; `neighbour_ratio` is how far generated
+        images are from the nearest training image, over how far unseen ones are: below one they
+        are nearer than those.
+        """
+        drawn, of_label = self._draw(draw, labels)
+        generated = self._scale.apply(features(self._space, drawn))
+        found = kernel.grams(generated, self._unseen)
+        low, high = self._interval(found)
+        near = neighbours.compare(self._unseen, generated, _NEIGHBOURS)
+        _, distances = neighbours.nearest(generated, self._learnt)
+        values = {
+            "all/kid": kernel.distance(found),
+            "all/kid_low": low,
+            "all/kid_high": high,
+            "all/kid_floor": self._floor,
+            "all/kid_floor_high": self._floor_high,
+            "all/train_kid": kernel.distance(kernel.grams(generated, self._learnt)),
+            "all/precision": near.precision,
+            "all/recall": near.recall,
+            "all/coverage": near.coverage,
+            "all/diversity": float(generated.std(0).sum() / max(self._unseen.std(0).sum(), 1e-9)),
+            "all/neighbour_ratio": float(distances.mean() / max(self._reach.mean(), 1e-9)),
+        }
+        if len(labels) > 1:
+            for number, name in enumerate(self._names):
+                values |= self._of_label(number, name, generated[of_label == number])
+        return {name: value for name, value in values.items() if np.isfinite(value)}
+
+    def _draw(
+        self, draw: Draw, labels: tuple[str, ...]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+        """Return the images and the number of each one's label."""
+        if labels != self._names:  # one network for all, which knows no label
+            return draw(labels[0], self._count), np.zeros(self._count, np.int64)
+        shares = np.bincount(self._labels, minlength=len(labels)) / len(self._labels)
+        counts = [max(round(share * self._count), 1) if share else 0 for share in shares]
+        images = [draw(name, count) for name, count in zip(labels, counts, strict=True) if count]
+        return np.concatenate(images), np.repeat(np.arange(len(labels)), counts)
+
+    def _of_label(self, number: int, name: str, generated: NDArray[np.float64]) -> Values:
+        real = self._unseen[self._labels == number]
+        if min(len(real), len(generated)) < _FEWEST_OF_LABEL:
+            return {}
+        near = neighbours.compare(real, generated, _NEIGHBOURS)
+        return {
+            f"{name}/kid": kernel.distance(kernel.grams(generated, real)),
+            f"{name}/recall": near.recall,
+            f"{name}/coverage": near.coverage,
+        }
+
+    def _interval(self, found: kernel.Grams) -> tuple[float, float]:
+        ones = np.ones((_DRAWS, len(found.xx)))
+        return kernel.interval(kernel.weighted_distances(found, ones, self._weights))
