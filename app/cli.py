@@ -1,4 +1,4 @@
-"""The command line: `gliaforge up | demo | bootstrap | migrate | api`."""
+"""The command line: `gliaforge up | demo | upload | bootstrap | migrate | api`."""
 
 import argparse
 import json
@@ -7,14 +7,18 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import JsonValue, ValidationError
 
 from app import api_keys
 from app.database import Database
 from app.errors import ConflictError, NotFoundError
-from app.settings import DatabaseSettings, HomeSettings, settings
+from app.settings import ClientSettings, DatabaseSettings, HomeSettings, settings
 from app.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -55,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=int, default=0)
     demo.add_argument("--output", type=Path, help="folder for the results")
     demo.set_defaults(command=_demo)
+    _add_upload(commands)
     bootstrap = commands.add_parser("bootstrap", help="make a tenant and print its first API key")
     bootstrap.add_argument("--tenant", default="default", help="its name (default: default)")
     bootstrap.set_defaults(command=_bootstrap)
@@ -73,6 +78,38 @@ def _parser() -> argparse.ArgumentParser:
     migrate = commands.add_parser("migrate", help="bring the database to this version")
     migrate.set_defaults(command=_migrate)
     return parser
+
+
+def _add_upload(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    upload = commands.add_parser(
+        "upload",
+        help="send a folder, an archive or a file as a dataset; again, it goes on where it stopped",
+        description="To the service of `gliaforge up`, or to that of GLIAFORGE_URL with the key in"
+        " GLIAFORGE_API_KEY. After Ctrl-C the same command sends only what is missing.",
+    )
+    upload.add_argument("path", type=Path, metavar="PATH")
+    upload.add_argument("--name", help="of the dataset; name no patient (default: upload)")
+    upload.add_argument("--kind", choices=("real", "synthetic"), default="real")
+    upload.add_argument(
+        "--labels",
+        choices=("folder", "mask"),
+        default="folder",
+        help="label by folder, or by whether the mask of a slice marks something",
+    )
+    upload.add_argument(
+        "--axis",
+        choices=("auto", "axial", "coronal", "sagittal"),
+        default="auto",
+        help="across which axis volumes are cut",
+    )
+    upload.add_argument(
+        "--keep-original", action="store_true", help="keep the uploaded files after the ingest"
+    )
+    upload.add_argument("--no-wait", action="store_true", help="leave once all is sent")
+    upload.add_argument(
+        "--at-a-time", type=_positive, default=4, metavar="N", help="parts sent side by side"
+    )
+    upload.set_defaults(command=_upload)
 
 
 def _positive(text: str) -> int:
@@ -106,14 +143,10 @@ def _up(_options: argparse.Namespace) -> int:
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from rich.console import Console  # noqa: PLC0415 - neither is in the API image
-
+    from app.client import Client, ServiceError  # noqa: PLC0415 - the API image lacks its parts
     from app.demo import main_job  # noqa: PLC0415
-    from app.demo.client import Client, ServiceError  # noqa: PLC0415
 
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)
+    console = _console()
     home = HomeSettings()
     wish = main_job.Wish(
         dataset=options.dataset,
@@ -135,6 +168,65 @@ def _demo(options: argparse.Namespace) -> int:
             print(f"gliaforge: {error}", file=sys.stderr)
             return 1
     return 0
+
+
+def _upload(options: argparse.Namespace) -> int:
+    from httpx import TransportError  # noqa: PLC0415 - the API image lacks these
+
+    from app.client import Client, ServiceError  # noqa: PLC0415
+    from app.uploader import command  # noqa: PLC0415
+    from app.uploader.packing import PackingError  # noqa: PLC0415
+
+    wish = command.Wish(
+        path=options.path,
+        name=options.name,
+        kind=options.kind,
+        ingest={
+            "labels": options.labels,
+            "axis": options.axis,
+            "keep_original": options.keep_original,
+        },
+        waits=not options.no_wait,
+        at_a_time=options.at_a_time,
+    )
+    known = ClientSettings()
+    url, key = _reachable(known)
+    client = Client(url, key)
+    try:
+        command.run(client, url, wish, known.state, _console())
+    except (PackingError, ServiceError) as error:
+        print(f"gliaforge: {error}", file=sys.stderr)
+        return 1
+    except TransportError as error:
+        print(f"gliaforge: {url} does not answer ({type(error).__name__})", file=sys.stderr)
+        return 1
+    finally:
+        client.close()
+    return 0
+
+
+def _reachable(known: ClientSettings) -> tuple[str, str]:
+    """Return URL and key of the service that the environment names, or of the one on the home."""
+    from app.embedded.home import Home  # noqa: PLC0415 - the API image has no servers
+
+    if known.url is not None and known.api_key is not None:
+        return known.url.rstrip("/"), known.api_key.get_secret_value()
+    if known.url is not None or known.api_key is not None:
+        raise SystemExit("gliaforge: set both GLIAFORGE_URL and GLIAFORGE_API_KEY, or neither")
+    found = Home(HomeSettings().home.expanduser()).read_connection()
+    if found is None:
+        raise SystemExit(
+            "gliaforge: no service is running here: start one with `gliaforge up`, or set"
+            " GLIAFORGE_URL and GLIAFORGE_API_KEY"
+        )
+    return found.url, found.api_key
+
+
+def _console() -> "Console":
+    from rich.console import Console  # noqa: PLC0415 - it is not in the API image
+
+    console = Console()
+    return console if console.is_terminal else Console(width=120)
 
 
 @contextmanager

@@ -35,6 +35,18 @@ class HomeSettings(BaseSettings):
     )
 
 
+class ClientSettings(BaseSettings):
+    """Which service a command talks to, and where it remembers what it began."""
+
+    model_config = SettingsConfigDict(env_prefix="GLIAFORGE_", frozen=True, extra="ignore")
+
+    url: str | None = Field(None, description="Of the service; else that of `gliaforge up`.")
+    api_key: SecretStr | None = Field(None, description="For that service.")
+    state: Path = Field(
+        Path("~/.local/state/gliaforge"), description="Where begun uploads are remembered."
+    )
+
+
 class DatabaseSettings(BaseSettings):
     """Where the database is: all that migrating and making a first key need to know."""
 

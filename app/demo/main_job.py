@@ -5,24 +5,16 @@ import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import JsonValue
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    TaskID,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import Progress
 from rich.table import Table
 
-from app.demo.client import Client, Resource, ServiceError
+from app.bars import bar, progress_bars, show
+from app.client import Client, Resource, ServiceError
 from app.settings import base_environment
 
 PHANTOM_PATIENTS, PHANTOM_SLICES, PHANTOM_PX = 60, 5, 128
@@ -47,7 +39,7 @@ def run(client: Client, wish: Wish, output: Path, console: Console) -> None:
         ServiceError: if the service refused something or a job failed.
     """
     output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory() as scratch, _bars(console) as bars:
+    with tempfile.TemporaryDirectory() as scratch, progress_bars(console) as bars:
         archive = _archive(wish, Path(scratch), bars)
         dataset = _upload(client, archive, wish, bars)
         client.download(f"/v1/datasets/{dataset['id']}/preview.png", output / "1-real.png")
@@ -66,35 +58,17 @@ def run(client: Client, wish: Wish, output: Path, console: Console) -> None:
     _summarise(console, dataset, report, output)
 
 
-def _bars(console: Console) -> Progress:
-    return Progress(
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=30),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[message]}"),
-        console=console,
-    )
-
-
-@contextmanager
-def _bar(bars: Progress, name: str, total: float = 1.0) -> Iterator[TaskID]:
-    task = bars.add_task(name, total=total, message="")
-    yield task
-    bars.update(task, completed=total)
-
-
 def _archive(wish: Wish, scratch: Path, bars: Progress) -> Path:
     """Return an archive of what the user brought, or of a phantom."""
     if wish.dataset is None:
-        with _bar(bars, "phantom") as task:
+        with bar(bars, "phantom") as task:
             bars.update(task, message="drawing heads with tumours from the MNI152 template")
             return _phantom(scratch / "phantom.zip", wish.seed)
     if wish.dataset.is_file():
         return wish.dataset
     if not wish.dataset.is_dir():
         raise ServiceError(f"{wish.dataset} is neither a file nor a folder")
-    with _bar(bars, "packing") as task:
+    with bar(bars, "packing") as task:
         bars.update(task, message="putting the folder into one archive")
         archive = scratch / "dataset.tar"
         with tarfile.open(archive, "w") as tar:
@@ -122,10 +96,10 @@ def _upload(client: Client, archive: Path, wish: Wish, bars: Progress) -> Resour
     name = wish.dataset.name if wish.dataset else "phantom"
     dataset = client.create("/v1/datasets", {"name": f"demo: {name}"[:200], "kind": "real"})
     path = f"/v1/datasets/{dataset['id']}"
-    with _bar(bars, "upload", archive.stat().st_size) as task:
+    with bar(bars, "upload", archive.stat().st_size) as task:
         client.upload(f"{path}/content", archive, lambda size: bars.update(task, advance=size))
-    with _bar(bars, "ingest") as task:
-        dataset = client.wait(path, lambda job: _show(bars, task, job))
+    with bar(bars, "ingest") as task:
+        dataset = client.wait(path, lambda job: show(bars, task, job))
         counts = ", ".join(f"{count} {label}" for label, count in dataset["labels"].items())
         others = dataset["duplicate_count"], dataset["rejected_count"]
         message = f"{counts}; {others[0]} duplicates, {others[1]} rejected"
@@ -146,8 +120,8 @@ def _train(client: Client, dataset: Resource, wish: Wish, bars: Progress) -> Res
         "seed": wish.seed,
     }
     generator = client.create("/v1/generators", body)
-    with _bar(bars, "train") as task:
-        return client.wait(f"/v1/generators/{generator['id']}", lambda job: _show(bars, task, job))
+    with bar(bars, "train") as task:
+        return client.wait(f"/v1/generators/{generator['id']}", lambda job: show(bars, task, job))
 
 
 def _sample(client: Client, generator: Resource, wish: Wish, bars: Progress) -> Resource:
@@ -157,8 +131,8 @@ def _sample(client: Client, generator: Resource, wish: Wish, bars: Progress) -> 
         "seed": wish.seed,
     }
     batch = client.create("/v1/sample-batches", body)
-    with _bar(bars, "sample") as task:
-        return client.wait(f"/v1/sample-batches/{batch['id']}", lambda job: _show(bars, task, job))
+    with bar(bars, "sample") as task:
+        return client.wait(f"/v1/sample-batches/{batch['id']}", lambda job: show(bars, task, job))
 
 
 def _report(client: Client, dataset: Resource, batch: Resource, bars: Progress) -> Resource:
@@ -168,26 +142,8 @@ def _report(client: Client, dataset: Resource, batch: Resource, bars: Progress) 
         "profile": "quick",
     }
     report = client.create("/v1/reports", body)
-    with _bar(bars, "report") as task:
-        return client.wait(f"/v1/reports/{report['id']}", lambda job: _show(bars, task, job))
-
-
-def _show(bars: Progress, task: TaskID, job: Resource) -> None:
-    progress = job["progress"]
-    if progress is None:
-        bars.update(task, message=_waiting(job))
-        return
-    speed = progress["images_per_second"]
-    parts = [progress["message"] or "", f"{speed:.0f} images/s" if speed else ""]
-    bars.update(task, completed=progress["fraction"], message="  ".join(filter(None, parts)))
-
-
-def _waiting(job: Resource) -> str:
-    queue = job["queue"]
-    if queue is None:
-        return str(job["status"])
-    reason = "the workers are busy" if queue["waiting_for"] == "workers_busy" else "for a worker"
-    return f"queued, {queue['position']} before it; {reason}"
+    with bar(bars, "report") as task:
+        return client.wait(f"/v1/reports/{report['id']}", lambda job: show(bars, task, job))
 
 
 def _summarise(console: Console, dataset: Resource, report: Resource, output: Path) -> None:

@@ -1,4 +1,4 @@
-"""A client of the REST API: what the demo, and a user's own script, needs of it."""
+"""A client of the REST API: what the commands, and a user's own script, need of it."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +14,11 @@ Resource = dict[str, Any]
 
 class ServiceError(Exception):
     """The service refused a request, or a job failed; the message says why."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        """Explain in `message`; `status` is that of the answer, if there was one."""
+        super().__init__(message)
+        self.status = status
 
 
 class Client:
@@ -45,6 +50,16 @@ class Client:
             ServiceError: if the service refused.
         """
         return _json(self._http.post(path, json=body))
+
+    def delete(self, path: str) -> None:
+        """Delete a resource.
+
+        Raises:
+            ServiceError: if the service refused.
+        """
+        answer = self._http.delete(path)
+        if answer.is_error:
+            _json(answer)
 
     def upload(self, path: str, file: Path, on_bytes: Callable[[int], None]) -> Resource:
         """Stream a file to a resource; `on_bytes` hears the size of each chunk sent.
@@ -88,13 +103,18 @@ class Client:
             ServiceError: if the job did not succeed.
         """
         try:
-            return self._follow(path, on_job)
+            return self.follow(path, on_job)
         except KeyboardInterrupt:
             job = self.get(path)["job"]
             self._http.post(f"/v1/jobs/{job['id']}/cancel")
             raise
 
-    def _follow(self, path: str, on_job: Callable[[Resource], None]) -> Resource:
+    def follow(self, path: str, on_job: Callable[[Resource], None]) -> Resource:
+        """Do the same, but let the job go on when Ctrl-C ends the watch.
+
+        Raises:
+            ServiceError: if the job did not succeed.
+        """
         while True:
             resource = self.get(path)
             job = resource["job"]
@@ -111,6 +131,7 @@ def _json(answer: httpx.Response) -> Resource:
     if answer.is_error:
         kind = answer.headers.get("content-type", "")
         detail = answer.json().get("detail", "") if "json" in kind else answer.text[:200]
-        raise ServiceError(f"{answer.status_code} {answer.reason_phrase}: {detail}")
+        message = f"{answer.status_code} {answer.reason_phrase}: {detail}"
+        raise ServiceError(message, answer.status_code)
     body: Resource = answer.json()
     return body
