@@ -17,6 +17,7 @@ class Prefix(StrEnum):
     CHECKPOINT = "ckp"
     SAMPLE_BATCH = "smp"
     REPORT = "rpt"
+    EXPORT = "exp"
     JOB = "job"
 
 

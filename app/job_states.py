@@ -10,6 +10,7 @@ class Kind(StrEnum):
     TRAIN = "train"
     GENERATE = "generate"
     REPORT = "report"
+    EXPORT = "export"
 
 
 class Status(StrEnum):

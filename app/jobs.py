@@ -27,6 +27,7 @@ TASKS = {
     Kind.TRAIN: Task.TRAIN,
     Kind.GENERATE: Task.GENERATE,
     Kind.REPORT: Task.REPORT,
+    Kind.EXPORT: Task.EXPORT,
 }
 MAX_UNFINISHED = 500
 """Jobs of one tenant that may wait or run at a time."""

@@ -21,6 +21,7 @@ class Task(StrEnum):
     TRAIN = "generator.train"
     GENERATE = "sample_batch.generate"
     REPORT = "report.measure"
+    EXPORT = "dataset.export"
     REAP = "housekeeping.reap"
     SWEEP = "housekeeping.sweep"
     PURGE = "housekeeping.purge"
@@ -31,6 +32,7 @@ class Task(StrEnum):
 QUEUES = {
     Task.INGEST: "cpu.ingest",
     Task.REPORT: "cpu.report",
+    Task.EXPORT: "cpu.report",
     Task.TRAIN: "gpu.train",
     Task.GENERATE: "gpu.generate",
     Task.REAP: "housekeeping",

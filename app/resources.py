@@ -1,4 +1,4 @@
-"""What datasets, generators, sample batches and reports have in common.
+"""What datasets, their exports, generators, sample batches and reports have in common.
 
 A resource belongs to one tenant; another's does not exist. Its status is read off its job.
 """
@@ -12,14 +12,21 @@ from sqlalchemy.orm import Session
 from app import job_states, jobs
 from app.errors import HasDerivedError, NotFoundError, NotReadyError
 from app.job_states import Kind, Status
-from app.tables import Dataset, Generator, Job, Report, SampleBatch, now
+from app.tables import Dataset, Export, Generator, Job, Report, SampleBatch, now
 
-R = TypeVar("R", Dataset, Generator, SampleBatch, Report)
+AnyResource = Dataset | Export | Generator | SampleBatch | Report
+R = TypeVar("R", Dataset, Export, Generator, SampleBatch, Report)
 
-_NAMES = {Dataset: "dataset", Generator: "generator", SampleBatch: "sample batch", Report: "report"}
-_WAITING = {Dataset: "ingesting", Generator: "queued", SampleBatch: "queued", Report: "queued"}
+_NAMES = {
+    Dataset: "dataset",
+    Export: "export",
+    Generator: "generator",
+    SampleBatch: "sample batch",
+    Report: "report",
+}
 _AT_WORK = {
     Dataset: "ingesting",
+    Export: "exporting",
     Generator: "training",
     SampleBatch: "generating",
     Report: "measuring",
@@ -44,7 +51,7 @@ def get(
     return row
 
 
-def lock(session: Session, row: Dataset | Generator | SampleBatch | Report) -> None:
+def lock(session: Session, row: AnyResource) -> None:
     """Let nobody else change the resource before the transaction ends, and read it anew.
 
     Raises:
@@ -69,7 +76,7 @@ def page(
 
 def start_job(
     session: Session,
-    row: Dataset | Generator | SampleBatch | Report,
+    row: AnyResource,
     kind: Kind,
     request_id: str | None,
 ) -> None:
@@ -91,18 +98,19 @@ def start_job(
     session.refresh(row)
 
 
-def status(row: Dataset | Generator | SampleBatch | Report) -> str:
+def status(row: AnyResource) -> str:
     """Return the status that the contract gives this resource, read off its job."""
     if isinstance(row, Dataset) and row.open_upload is not None:
         return "uploading"  # also after an ingest that failed
     if row.job is None:
         return "empty"
     kind = type(row)
+    waiting = "ingesting" if kind is Dataset else "queued"
     names = {
-        Status.QUEUED: _WAITING[kind],
+        Status.QUEUED: waiting,
         Status.RUNNING: _AT_WORK[kind],
         Status.PAUSING: _AT_WORK[kind],
-        Status.PAUSED: "paused" if kind is Generator else _WAITING[kind],
+        Status.PAUSED: "paused" if kind is Generator else waiting,
         Status.CANCELLING: _AT_WORK[kind],
         Status.CANCELLED: "failed" if kind is Dataset else "cancelled",
         Status.SUCCEEDED: "ready",
@@ -111,7 +119,7 @@ def status(row: Dataset | Generator | SampleBatch | Report) -> str:
     return names[Status(row.job.status)]
 
 
-def require_ready(row: Dataset | Generator | SampleBatch | Report) -> None:
+def require_ready(row: AnyResource) -> None:
     """Refuse to go on before the resource's job has succeeded.
 
     Raises:
@@ -130,7 +138,7 @@ def require_ready(row: Dataset | Generator | SampleBatch | Report) -> None:
     raise NotReadyError(f"the {_NAMES[type(row)]} is {now_is}; {advice.get(now_is, 'wait for it')}")
 
 
-def error(row: Dataset | Generator | SampleBatch | Report) -> dict[str, str] | None:
+def error(row: AnyResource) -> dict[str, str] | None:
     """Return {"code", "detail"} of why the resource is not there, or None."""
     if row.job is None or status(row) == "uploading":
         return None
@@ -146,9 +154,7 @@ def job_error(job: Job) -> dict[str, str] | None:
     return {"code": job.error_code, "detail": job.error_detail or ""}
 
 
-def delete(
-    session: Session, row: Dataset | Generator | SampleBatch | Report, *, cascade: bool = False
-) -> None:
+def delete(session: Session, row: AnyResource, *, cascade: bool = False) -> None:
     """Hide the resource at once, and with `cascade` all that was made from it.
 
     Their jobs that have not ended are cancelled; their objects are removed by the purge.
@@ -169,26 +175,25 @@ def delete(
         _hide(session, one)
 
 
-def _hide(session: Session, row: Dataset | Generator | SampleBatch | Report) -> None:
+def _hide(session: Session, row: AnyResource) -> None:
     if row.job is not None and row.job.status not in job_states.FINAL:
         jobs.cancel(session, row.tenant_id, row.job.id)
     row.deleted_at = now()
 
 
-def _derived(
-    session: Session, row: Dataset | Generator | SampleBatch | Report
-) -> list[Dataset | Generator | SampleBatch | Report]:
+def _derived(session: Session, row: AnyResource) -> list[AnyResource]:
     """Return, locked, all that was made from the resource, directly or not; what is last, first."""
-    direct: list[Dataset | Generator | SampleBatch | Report] = []
+    direct: list[AnyResource] = []
     match row:
         case Dataset():
+            direct += _alive(session, Export, Export.dataset_id == row.id)
             direct += _alive(session, Generator, Generator.dataset_id == row.id)
             direct += _alive(session, Report, Report.real_dataset_id == row.id)
         case Generator():
             direct += _alive(session, SampleBatch, SampleBatch.generator_id == row.id)
         case SampleBatch():
             direct += _alive(session, Report, Report.sample_batch_id == row.id)
-        case Report():
+        case Report() | Export():
             pass
     found = {one.id: one for child in direct for one in (*_derived(session, child), child)}
     return list(found.values())

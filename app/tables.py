@@ -1,4 +1,4 @@
-"""What is stored: tenants and keys, jobs with their attempts and events, and four resources.
+"""What is stored: tenants and keys, jobs with their attempts and events, and five resources.
 
 A resource has no status of its own: it is read off its job (`app.jobs`), so the two cannot differ.
 """
@@ -302,6 +302,20 @@ class DatasetImage(Table):
     """Between rows, between columns."""
     window: Mapped[JSON | None]
     """`models.run_folder.ImageRecord.window`."""
+
+
+class Export(Resource, Table):
+    """A dataset as a zip that other tools read."""
+
+    __tablename__ = "exports"
+
+    dataset_id: Mapped[str] = mapped_column(ForeignKey(Dataset.id), index=True)
+    image_size: Mapped[int]
+    splits: Mapped[list[str]]
+    with_sixteen_bits: Mapped[bool]
+    archive_key: Mapped[str | None]
+    size_bytes: Mapped[int | None]
+    image_count: Mapped[int | None]
 
 
 class Generator(Resource, Table):

@@ -10,7 +10,7 @@ from pydantic import JsonValue
 
 from models.progress import Progress
 from models.run import run_in
-from models.run_folder import IngestSpec, Kind, ReportSpec, SampleSpec, TrainSpec
+from models.run_folder import ExportSpec, IngestSpec, Kind, ReportSpec, SampleSpec, TrainSpec
 
 
 def main(arguments: list[str]) -> int:
@@ -48,6 +48,10 @@ def _work(kind: Kind, run_dir: Path, progress: Progress) -> dict[str, JsonValue]
         from models.evaluation.suite import report  # noqa: PLC0415 - see `main`
 
         return report(run_dir, ReportSpec.model_validate_json(text), progress)
+    if kind is Kind.EXPORT:
+        from models.data.export import export  # noqa: PLC0415 - see `main`
+
+        return export(run_dir, ExportSpec.model_validate_json(text), progress)
     if kind is Kind.TRAIN:
         from models.training import train  # noqa: PLC0415 - see `main`
 

@@ -27,6 +27,7 @@ EXIT_DISK_FULL = 74
 
 
 SIXTEEN_BITS = "sixteen-bit.zip"
+EXPORTED = "export.zip"
 
 
 class Kind(StrEnum):
@@ -36,6 +37,7 @@ class Kind(StrEnum):
     TRAIN = "train"
     SAMPLE = "sample"
     REPORT = "report"
+    EXPORT = "export"
 
 
 class IngestSpec(Frozen):
@@ -165,6 +167,20 @@ class ReportSpec(Frozen):
     generated: str = Field("images.zip", description="Zip of `images/<label>/*.png`.")
     config: ReportConfig = ReportConfig()
     seed: int = Field(0, ge=0)
+
+
+class ExportSpec(Frozen):
+    """Write a sealed dataset as other tools like it.
+
+    Inputs beside the pack: `images.jsonl` of `ImageRecord`s, and where they are there
+    `certificate.json` and `sixteen-bit.zip`. Output: `export.zip` (see `models.data.export`).
+    Result detail: `{"image_count"}`.
+    """
+
+    packed: str = "packed.safetensors"
+    splits: tuple[str, ...] = ("train", "validation", "holdout")
+    kind: str = Field("real", description="real or synthetic; the files say which.")
+    with_sixteen_bits: bool = False
 
 
 class Outcome(StrEnum):

@@ -48,8 +48,11 @@ _LOOK_STEPS = 4
 """Steps between two looks at the validation split."""
 _ADJUST_LOOKS = 4
 """Looks between two changes of the probability."""
-_IMAGES_TO_MOST = 100_000
-"""Images over which the probability could go from 0 to 1."""
+_SHARE_TO_ALL, _IMAGES_TO_ALL = 0.1, (5_000, 500_000)
+"""Share of the run over which the probability could go from 0 to 1, within these bounds.
+
+The paper's 500,000 images suit runs of 25 million; a short one would be over before it adapted.
+"""
 _LARGEST_GRADIENT = 10.0
 _DRAWN_TOGETHER = 64
 _RELEASED = 5
@@ -279,8 +282,10 @@ class ConditionalTrainee:
         train, validation, fake = self._controls[2:_RELEASED].tolist()
         self._controls[2:_RELEASED] = 0
         ratio = (train - validation) / (train - fake) if train > fake else 0.0
-        shown = _LOOK_STEPS * _ADJUST_LOOKS * self._config.batch_size
-        change = math.copysign(shown / _IMAGES_TO_MOST, ratio - self._config.overfitting_target)
+        size, (least, most) = self._config.batch_size, _IMAGES_TO_ALL
+        to_all = min(max(_SHARE_TO_ALL * self.steps_total * size, least), most)
+        shown = _LOOK_STEPS * _ADJUST_LOOKS * size
+        change = math.copysign(shown / to_all, ratio - self._config.overfitting_target)
         probability = float(self._controls[0]) + change
         self._controls[0] = min(max(probability, 0.0), MOST_AUGMENTATION)
         self._controls[1] = min(max(ratio, -1.0), 2.0)

@@ -12,6 +12,7 @@ from redis import Redis
 from app import (
     api_keys,
     datasets,
+    exports,
     generators,
     job_states,
     jobs,
@@ -197,10 +198,10 @@ NewChain = Callable[..., Chain]
 def new_chain(parts: Parts, new_key: NewKey) -> NewChain:
     """Make one of each resource, ready; the result has an id for each name in a route's path.
 
-    The upload has a dataset of its own, which no other resource was made from.
+    The upload has a dataset of its own; without `beside` there is none of it, and no export.
     """
 
-    def create(tenant_id: str, *, upload: bool = True) -> Chain:
+    def create(tenant_id: str, *, beside: bool = True) -> Chain:
         dataset_id = ready_dataset(parts, tenant_id)
         generator_id, checkpoint_id = _generator(parts, tenant_id, dataset_id)
         batch_id = _batch(parts, tenant_id, generator_id)
@@ -208,7 +209,7 @@ def new_chain(parts: Parts, new_key: NewKey) -> NewChain:
         key_id = "key_" + new_key(tenant_id).split("_")[1]
         return {
             "dataset_id": dataset_id,
-            **({"upload_id": _upload(parts, tenant_id)} if upload else {}),
+            **(_beside(parts, tenant_id, dataset_id) if beside else {}),
             "generator_id": generator_id,
             "checkpoint_id": checkpoint_id,
             "batch_id": batch_id,
@@ -327,6 +328,34 @@ def ready_dataset(parts: Parts, tenant_id: str) -> str:
         claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
         assert claimed is not None
         datasets.seal(session, claimed, parts.secrecy, made)
+        jobs.finish(session, claimed, Status.SUCCEEDED)
+    return row.id
+
+
+def _beside(parts: Parts, tenant_id: str, dataset_id: str) -> Chain:
+    return {
+        "upload_id": _upload(parts, tenant_id),
+        "export_id": ready_export(parts, dataset_id),
+    }
+
+
+def ready_export(parts: Parts, dataset_id: str) -> str:
+    """Make an export of the dataset whose zip is there."""
+    with parts.database.transaction() as session:
+        row = exports.create(
+            session,
+            session.get_one(tables.Dataset, dataset_id),
+            image_size=64,
+            splits=["train"],
+            with_sixteen_bits=False,
+            request_id=None,
+        )
+        assert row.job_id is not None
+        claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
+        assert claimed is not None
+        key = f"{exports.prefix(row)}{claimed.job_id}/export.zip"
+        parts.storage.put(key, b"zip", "application/zip")
+        exports.seal(session, claimed, key, size_bytes=3, image_count=1)
         jobs.finish(session, claimed, Status.SUCCEEDED)
     return row.id
 

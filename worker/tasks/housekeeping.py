@@ -13,6 +13,7 @@ from app.parts import Parts
 from app.storage import STORAGE_ERRORS, incoming_prefix, resource_prefix
 from app.tables import (
     Dataset,
+    Export,
     Generator,
     IdempotencyKey,
     Job,
@@ -29,6 +30,7 @@ _KINDS = (
     (Report, "reports"),
     (SampleBatch, "sample-batches"),
     (Generator, "generators"),
+    (Export, "exports"),
     (Dataset, "datasets"),
 )
 

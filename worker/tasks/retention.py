@@ -14,6 +14,7 @@ from app.storage import INCOMING, STORAGE_ERRORS, resource_prefix
 from app.tables import (
     Checkpoint,
     Dataset,
+    Export,
     Generator,
     Job,
     JobEvent,
@@ -33,6 +34,7 @@ _FOLDERS = {
     Kind.TRAIN: "generators",
     Kind.GENERATE: "sample-batches",
     Kind.REPORT: "reports",
+    Kind.EXPORT: "exports",
 }
 _PICTURE = "samples.png"
 
@@ -87,7 +89,8 @@ def _referred(session: Session, job: Job, stored: Iterable[str]) -> set[str]:
         case Kind.INGEST:
             dataset = session.get(Dataset, job.resource_id)
             packs = dataset.packs.values() if dataset else ()
-            return {str(pack["key"]) for pack in packs if isinstance(pack, dict)}
+            deep = {dataset.sixteen_bit_key} if dataset and dataset.sixteen_bit_key else set()
+            return deep | {str(pack["key"]) for pack in packs if isinstance(pack, dict)}
         case Kind.TRAIN:
             found = select(Checkpoint).where(Checkpoint.generator_id == job.resource_id)
             kept = {one.prefix: one.removed_at is None for one in session.scalars(found)}
@@ -104,6 +107,9 @@ def _referred(session: Session, job: Job, stored: Iterable[str]) -> set[str]:
         case Kind.REPORT:
             report = session.get(Report, job.resource_id)
             return set(report.plots.values()) if report else set()
+        case Kind.EXPORT:
+            export = session.get(Export, job.resource_id)
+            return {export.archive_key} if export and export.archive_key else set()
 
 
 def _split(key: str) -> tuple[str, str]:

@@ -109,7 +109,7 @@ def event(row: tables.JobEvent) -> Event:
 
 
 def resource_error(
-    row: tables.Dataset | tables.Generator | tables.SampleBatch | tables.Report,
+    row: resources.AnyResource,
 ) -> Error | None:
     """Show why a resource is not there."""
     return _error(resources.error(row))

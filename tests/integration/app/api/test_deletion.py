@@ -45,7 +45,7 @@ TABLES = (
 
 @pytest.fixture
 def chain(new_chain: Callable[..., Chain], tenant_id: str) -> Chain:
-    return new_chain(tenant_id, upload=False)
+    return new_chain(tenant_id, beside=False)
 
 
 def _rows(parts: Parts) -> int:

@@ -34,6 +34,11 @@ BODIES: dict[str, dict[str, object]] = {
     "/v1/datasets/{dataset_id}/uploads": {"size_bytes": 1, "sha256": ID * 2, "filename": "x.zip"},
     "/v1/uploads/{upload_id}/parts": {"numbers": [1]},
     "/v1/uploads/{upload_id}/complete": {"parts": [{"number": 1, "etag": ID}]},
+    "/v1/datasets/{dataset_id}/exports": {
+        "image_size": 64,
+        "splits": ["train"],
+        "with_sixteen_bits": False,
+    },
     "/v1/generators": {
         "name": "x",
         "dataset_id": f"ds_{ID}",
@@ -146,8 +151,8 @@ PATHS = [
 @pytest.mark.parametrize(("method", "path"), PATHS)
 def test_path_values(api: httpx.Client, method: str, path: str) -> None:
     names = [
-        *("dataset_id", "upload_id", "generator_id", "batch_id", "report_id", "job_id", "key_id"),
-        "name",
+        *("dataset_id", "export_id", "upload_id", "generator_id", "batch_id", "report_id"),
+        *("job_id", "key_id", "name"),
     ]
     for value in STRINGS:
         hostile = quote(value[:2000].encode("utf-8", "surrogatepass"), safe="")

@@ -21,6 +21,7 @@ WITH_ID = [
 ARCHIVE = b"PK\x05\x06" + bytes(18)
 BODIES = {
     "/uploads": {"size_bytes": 10},
+    "/exports": {"image_size": 64},
     "/parts": {"numbers": [1]},
     "/complete": {"parts": [{"number": 1, "etag": "0" * 32}]},
 }
