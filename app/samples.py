@@ -1,7 +1,9 @@
 """Sample batches: ask for images by label, list them, hand them out."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
 
 from PIL import Image
 from sqlalchemy import delete, func, insert, select
@@ -16,18 +18,28 @@ from app.jobs import Claim
 from app.resources import require_ready, start_job
 from app.storage import Storage, resource_prefix
 from app.tables import Generator, SampleBatch, SampleImage
+from models.config import SamplingConfig
 
 ROWS_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is to be drawn."""
+
+    counts: Mapping[str, int]
+    """Label -> number of images; labels with none are left out."""
+    seed: int = 0
+    config: SamplingConfig = field(default_factory=SamplingConfig)
+    image_format: str = "png"
 
 
 def create(
     session: Session,
     generator: Generator,
+    wish: Wish,
     *,
     checkpoint_id: str | None,
-    counts: dict[str, int],
-    seed: int,
-    image_format: str,
     request_id: str | None,
 ) -> SampleBatch:
     """Add a batch and queue its drawing.
@@ -38,7 +50,7 @@ def create(
         InvalidRequestError: if it cannot make one of the labels.
     """
     checkpoint = generators.checkpoint(session, generator, checkpoint_id)
-    unknown = sorted(set(counts) - set(generator.labels))
+    unknown = sorted(set(wish.counts) - set(generator.labels))
     if unknown:
         raise InvalidRequestError(
             f"the generator cannot make {', '.join(unknown)};"
@@ -49,22 +61,28 @@ def create(
         tenant_id=generator.tenant_id,
         generator_id=generator.id,
         checkpoint_id=checkpoint.id,
-        counts=counts,
-        seed=seed,
-        format=image_format,
+        counts={label: count for label, count in wish.counts.items() if count},
+        seed=wish.seed,
+        config=wish.config.model_dump(mode="json"),
+        format=wish.image_format,
     )
     start_job(session, row, Kind.GENERATE, request_id)
     return row
 
 
-def even_counts(labels: list[str], count: int) -> dict[str, int]:
-    """Share `count` images over the labels as evenly as can be, earlier labels first.
+def apportion(count: int, shares: Mapping[str, float]) -> dict[str, int]:
+    """Divide `count` images over the labels in proportion to their shares, all above 0.
 
-    With fewer images than labels, the later labels get none and are left out.
+    Each label gets its quota rounded down; the images left over go to the largest remainders, and
+    among equal ones to the earlier label. In fractions, since rounding would break the ties.
     """
-    share, rest = divmod(count, len(labels))
-    counts = {label: share + (place < rest) for place, label in enumerate(labels)}
-    return {label: n for label, n in counts.items() if n}
+    total = sum(map(Fraction, shares.values()))
+    quotas = {label: count * Fraction(share) / total for label, share in shares.items()}
+    counts = {label: int(quota) for label, quota in quotas.items()}
+    rest = count - sum(counts.values())
+    for label in sorted(quotas, key=lambda one: counts[one] - quotas[one])[:rest]:
+        counts[label] += 1
+    return counts
 
 
 def prefix(row: SampleBatch) -> str:

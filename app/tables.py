@@ -372,6 +372,8 @@ class SampleBatch(Resource, Table):
     counts: Mapped[dict[str, int]]
     seed: Mapped[int]
     format: Mapped[str]
+    config: Mapped[JSON] = mapped_column(default=dict, server_default="{}")
+    """How its images are drawn: a `models.config.SamplingConfig`."""
     released: Mapped[int] = mapped_column(default=0)
     withheld: Mapped[int] = mapped_column(default=0)
     archive_key: Mapped[str | None]

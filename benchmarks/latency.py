@@ -17,7 +17,8 @@ import torch
 from benchmarks import service
 from benchmarks.sampling import write_weights
 from models import checkpoint
-from models.sampling import BLOCK, block, encode
+from models.latents import BLOCK
+from models.sampling import block, encode
 
 WARM_UP = 3
 

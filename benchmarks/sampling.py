@@ -10,12 +10,13 @@ from pathlib import Path
 
 import torch
 
-from models import checkpoint
+from models import checkpoint, latents
 from models.config import PRESETS
 from models.data.slices import Slices
+from models.latents import BLOCK
 from models.progress import Silent
 from models.run_folder import SampleSpec
-from models.sampling import BLOCK, block_latents, sample
+from models.sampling import sample
 from models.training import begin
 
 ROUNDS = 3
@@ -58,15 +59,15 @@ def write_weights(run_dir: Path) -> None:
 
 def _forward(weights: checkpoint.Weights, images: int) -> float:
     """Return the seconds of the forward passes alone, latents drawn beforehand."""
-    generator = weights.generators["none"]
+    generator, size = weights.generators["none"], weights.header.config.latent_size
     blocks = [
-        torch.from_numpy(block_latents(weights, "none", number, 0))
+        torch.from_numpy(latents.block(size, "none", number, 0))
         for number in range(-(-images // BLOCK))
     ]
     started_s = time.perf_counter()
     with torch.inference_mode():
-        for latents in blocks:
-            generator(latents)
+        for drawn in blocks:
+            generator(drawn)
     return time.perf_counter() - started_s
 
 

@@ -222,6 +222,18 @@ PRESETS = {
 }
 
 
+class SamplingConfig(Frozen):
+    """How images are drawn from a trained generator."""
+
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        le=1.2,
+        description="Factor of the latents: below 1 images are more alike and nearer the typical "
+        "one, above 1 more various. Networks that normalise latents (`hybrid`) hardly heed it.",
+    )
+
+
 class LabelSource(StrEnum):
     """Where the label of an image comes from, unless a manifest says it."""
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from pydantic import Field, JsonValue, SecretBytes, field_serializer, field_validator
 
-from models.config import AnyTrainingConfig, Frozen, IngestConfig, ReportConfig
+from models.config import AnyTrainingConfig, Frozen, IngestConfig, ReportConfig, SamplingConfig
 
 EXIT_DISK_FULL = 74
 """EX_IOERR of sysexits.h."""
@@ -143,13 +143,14 @@ class SampleSpec(Frozen):
 
     Outputs: `images/<label>/<index, 6 digits>.png`, `manifest.csv` with the columns
     `file,label,index,seed,sha256`, `provenance.json`. An event `images` with `rows` of the same
-    columns tells of each few that are complete. Image `(seed, label, index)` has the same
-    pixels whatever is asked for beside it.
+    columns tells of each few that are complete. Image `(seed, label, index)` has, with the same
+    `config`, the same pixels whatever is asked for beside it.
     """
 
     weights: str = "weights.safetensors"
     counts: dict[str, int] = Field(description="Label -> number of images.")
     seed: int = Field(0, ge=0, lt=2**63)
+    config: SamplingConfig = SamplingConfig()
     device: str = "auto"
     threads: int = Field(0, ge=0)
     provenance: dict[str, str] = Field(

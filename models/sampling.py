@@ -27,16 +27,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from pydantic import JsonValue
 
-from models import device
+from models import device, latents
 from models.checkpoint import Weights, load_weights
+from models.config import SamplingConfig
 from models.data.slices import to_pixels
+from models.latents import BLOCK
 from models.progress import Progress, Stopped
 from models.run_folder import SampleSpec, UserError, write_json
-from models.seeds import derive
 
-BLOCK = 16
-"""Indices in one forward pass; changing it changes every image."""
-
+PLAIN = SamplingConfig()
 DESCRIPTION = "Synthetic image made by a generative model. Not for diagnosis."
 
 # Encoding takes 0.3 ms a 128 px slice, a tenth of its forward pass; level 6 takes 1.5 ms, and
@@ -89,7 +88,13 @@ def sample(
     return {"counts": dict(spec.counts)}
 
 
-def images(weights: Weights, label: str, indices: Sequence[int], seed: int) -> NDArray[np.uint8]:
+def images(
+    weights: Weights,
+    label: str,
+    indices: Sequence[int],
+    seed: int,
+    config: SamplingConfig = PLAIN,
+) -> NDArray[np.uint8]:
     """Return the images of `indices` of `label`, `(len(indices), S, S) uint8`, in that order.
 
     Raises:
@@ -105,29 +110,23 @@ def images(weights: Weights, label: str, indices: Sequence[int], seed: int) -> N
     for place, index in enumerate(indices):
         places.setdefault(index // BLOCK, []).append(place)
     for number, members in places.items():
-        pixels = block(weights, label, number, seed)
+        pixels = block(weights, label, number, seed, config)
         for place in members:
             chosen[place] = pixels[indices[place] % BLOCK]
     return chosen
 
 
-def block(weights: Weights, label: str, number: int, seed: int) -> NDArray[np.uint8]:
+def block(
+    weights: Weights, label: str, number: int, seed: int, config: SamplingConfig = PLAIN
+) -> NDArray[np.uint8]:
     """Return images `(16, S, S) uint8` with the indices from `16 * number` on."""
-    latents = torch.from_numpy(block_latents(weights, label, number, seed)).to(weights.device)
+    size = weights.header.config.latent_size
+    drawn = latents.block(size, label, number, seed, config.temperature)
     with torch.inference_mode():
-        pixels = to_pixels(weights.generators[label](latents)[:, 0])
+        painted = weights.generators[label](torch.from_numpy(drawn).to(weights.device))
+        pixels = to_pixels(painted[:, 0])
     chosen: NDArray[np.uint8] = pixels.cpu().numpy()
     return chosen
-
-
-def block_latents(weights: Weights, label: str, number: int, seed: int) -> NDArray[np.float32]:
-    """Return the latents `(16, latent_size) float32` of one block.
-
-    Philox takes the whole 64-bit key; torch's CPU generator would use 32 bits of it, and among
-    50,000 images two blocks would be the same in one run of a thousand.
-    """
-    random = np.random.Generator(np.random.Philox(derive(seed, "latents", label, number)))
-    return random.standard_normal((BLOCK, weights.header.config.latent_size), np.float32)
 
 
 def encode(pixels: NDArray[np.uint8], text: dict[str, str]) -> bytes:
@@ -207,7 +206,8 @@ def _write_block(
     """Write the part of one block that is asked for."""
     label, number = place
     first = number * BLOCK
-    asked = block(weights, label, number, spec.seed)[: spec.counts[label] - first]
+    drawn = block(weights, label, number, spec.seed, spec.config)
+    asked = drawn[: spec.counts[label] - first]
     rows = []
     for index, image in enumerate(asked, first):
         file = f"images/{label}/{index:06d}.png"
@@ -224,6 +224,7 @@ def _marks(spec: SampleSpec) -> dict[str, str]:
         **spec.provenance,
         "Synthetic": "true",
         "Software": f"Gliaforge {version('gliaforge')}",
+        "Temperature": f"{spec.config.temperature:g}",
         "Description": DESCRIPTION,
     }
 

@@ -32,7 +32,15 @@ def _number(value: object) -> object:
     return value
 
 
+def _measure(value: object) -> object:
+    if isinstance(value, bool | str):
+        raise ValueError("must be a number")  # noqa: TRY004 - see above
+    return value
+
+
 Moment = Annotated[AwareDatetime, BeforeValidator(_text), AfterValidator(_storable)]
 WHOLE = BeforeValidator(_number)
 """No boolean and no text, but 1.0, which JSON cannot tell from 1."""
 Integer = Annotated[int, WHOLE]
+Number = Annotated[float, BeforeValidator(_measure)]
+"""No boolean and no text."""

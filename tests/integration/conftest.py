@@ -404,10 +404,8 @@ def _batch(parts: Parts, tenant_id: str, generator_id: str) -> str:
         row = samples.create(
             session,
             session.get_one(tables.Generator, generator_id),
+            samples.Wish({"glioma": 1}),
             checkpoint_id=None,
-            counts={"glioma": 1},
-            seed=0,
-            image_format="png",
             request_id=None,
         )
     prefix = f"{samples.prefix(row)}attempt-1/"

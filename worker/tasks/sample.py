@@ -15,6 +15,7 @@ from app import samples
 from app.parts import Parts
 from app.storage import PART_BYTES, STORAGE_ERRORS
 from app.tables import Checkpoint, SampleBatch
+from models.config import SamplingConfig
 from models.run_folder import SampleSpec
 from worker.child import Progress
 from worker.run import JobFailedError, Run, attempt
@@ -50,6 +51,7 @@ def generate(parts: Parts, job_id: str) -> None:
         spec = SampleSpec(
             counts=row.counts,
             seed=row.seed,
+            config=SamplingConfig.model_validate(row.config),
             device=parts.settings.device,
             threads=parts.settings.threads,
             provenance={

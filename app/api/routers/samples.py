@@ -27,6 +27,7 @@ from app.errors import (
     TooManyJobsError,
 )
 from app.parts import Parts
+from models.config import SamplingConfig
 
 router = APIRouter(prefix="/v1/sample-batches", tags=["samples"], route_class=IdempotentRoute)
 MOST_WAITED_FOR = 64
@@ -79,16 +80,23 @@ def _create(
         row = samples.create(
             session,
             generator,
+            _wish(body, generator),
             checkpoint_id=body.checkpoint_id,
-            counts=body.counts or samples.even_counts(generator.labels, body.count or 0),
-            seed=body.seed,
-            image_format=body.format,
             request_id=request_id(request.scope),
         )
         made = schemas.sample_batch(session, row)
         headers = {"Location": f"/v1/sample-batches/{row.id}"}
         keep(request, session, JSONResponse(made.model_dump(mode="json"), 202, headers))
         return made
+
+
+def _wish(body: schemas.NewSampleBatch, generator: tables.Generator) -> samples.Wish:
+    counts = body.counts
+    if counts is None:
+        assert body.count is not None, "the schema demands one of the two"
+        counts = samples.apportion(body.count, body.mixture or dict.fromkeys(generator.labels, 1.0))
+    config = SamplingConfig(temperature=body.temperature)
+    return samples.Wish(counts, body.seed, config, body.format)
 
 
 def _ended(parts: Parts, caller: Principal, batch_id: str) -> schemas.SampleBatch | None:

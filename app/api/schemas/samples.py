@@ -9,10 +9,12 @@ from sqlalchemy.orm import Session
 from app import resources, tables
 from app.api.ids import CheckpointID, GeneratorID
 from app.api.schemas import jobs
-from app.api.values import WHOLE, Integer
+from app.api.values import WHOLE, Integer, Number
+from models.config import SamplingConfig
 
 MAX_IMAGES = 100_000
 Count = Annotated[int, Field(ge=1, le=MAX_IMAGES), WHOLE]
+Share = Annotated[Number, Field(gt=0, le=1)]
 BatchStatus = Literal["queued", "generating", "ready", "failed", "cancelled"]
 
 
@@ -27,28 +29,61 @@ class NewSampleBatch(BaseModel):
                     "generator_id": "gen_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f",
                     "counts": {"glioma": 100, "meningioma": 100},
                     "seed": 7,
-                }
+                },
+                {
+                    "generator_id": "gen_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f",
+                    "count": 200,
+                    "mixture": {"glioma": 0.75, "meningioma": 0.25},
+                    "temperature": 0.8,
+                },
             ],
             "oneOf": [
-                {"required": ["count"], "properties": {"count": {"type": "integer"}}},
-                {"required": ["counts"], "properties": {"counts": {"type": "object"}}},
+                {
+                    "required": ["count"],
+                    "properties": {"count": {"type": "integer"}, "counts": {"type": "null"}},
+                },
+                {
+                    "required": ["counts"],
+                    "properties": {
+                        "counts": {"type": "object"},
+                        "count": {"type": "null"},
+                        "mixture": {"type": "null"},
+                    },
+                },
             ],
         },
     )
 
     generator_id: GeneratorID
     checkpoint_id: CheckpointID | None = Field(None, description="The best one if absent.")
-    count: Count | None = Field(None, description="Shared over the labels as evenly as can be.")
+    count: Count | None = Field(
+        None, description="Divided by `mixture`, or over all labels as evenly as can be."
+    )
+    mixture: dict[str, Share] | None = Field(
+        None,
+        min_length=1,
+        max_length=100,
+        description="Label -> its share of `count`, in proportion to the sum of them; rounded by "
+        "largest remainders.",
+    )
     counts: dict[str, Count] | None = Field(
         None, min_length=1, max_length=100, description="Label -> number of images."
     )
     seed: Integer = Field(0, ge=0, le=2**53 - 1)
+    temperature: Number = Field(
+        1.0,
+        gt=0,
+        le=1.2,
+        description=SamplingConfig.model_fields["temperature"].description,
+    )
     format: Literal["png"] = "png"
 
     @model_validator(mode="after")
     def _one_way_of_counting(self) -> Self:
         if (self.count is None) == (self.counts is None):
             raise ValueError("give either count or counts")
+        if self.mixture is not None and self.count is None:
+            raise ValueError("a mixture divides count; give no counts")
         if self.counts is not None and sum(self.counts.values()) > MAX_IMAGES:
             raise ValueError(f"a batch has at most {MAX_IMAGES} images")
         return self
@@ -66,6 +101,7 @@ class SampleBatch(BaseModel):
     withheld: int
     counts: dict[str, int]
     seed: int
+    temperature: float
     format: Literal["png"]
     created_at: datetime
     job: jobs.Job | None
@@ -97,6 +133,7 @@ def sample_batch(session: Session, row: tables.SampleBatch) -> SampleBatch:
         withheld=row.withheld,
         counts=row.counts,
         seed=row.seed,
+        temperature=SamplingConfig.model_validate(row.config).temperature,
         format=row.format,
         created_at=row.created_at,
         job=jobs.job(session, row.job) if row.job else None,

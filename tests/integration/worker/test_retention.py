@@ -98,10 +98,8 @@ def test_checkpoint_that_a_batch_waits_to_use_stays(parts: Parts, training: Clai
         batch = samples.create(
             session,
             session.get_one(Generator, training.resource_id),
+            samples.Wish({"glioma": 1}),
             checkpoint_id=first.id,
-            counts={"glioma": 1},
-            seed=0,
-            image_format="png",
             request_id=None,
         )
     _age_checkpoints(parts)

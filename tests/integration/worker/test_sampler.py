@@ -91,10 +91,8 @@ def _ask(parts: Parts, generator_id: str, count: int = 3) -> str:
         row = samples.create(
             session,
             session.get_one(Generator, generator_id),
+            samples.Wish({"glioma": count}),
             checkpoint_id=None,
-            counts={"glioma": count},
-            seed=0,
-            image_format="png",
             request_id=None,
         )
     return row.id

@@ -51,7 +51,9 @@ BODIES: dict[str, dict[str, object]] = {
         "checkpoint_id": f"ckp_{ID}",
         "count": 1,
         "counts": {"x": 1},
+        "mixture": {"x": 1},
         "seed": 0,
+        "temperature": 1,
         "format": "png",
     },
     "/v1/reports": {
@@ -73,7 +75,7 @@ def _bodies(path: str) -> Iterator[object]:
     for field in good:
         for value in VALUES:
             yield good | {field: value}
-            if field in {"counts", "config", "scopes", "numbers", "parts"}:
+            if field in {"counts", "mixture", "config", "scopes", "numbers", "parts"}:
                 yield good | {field: {"x": value}}
                 yield good | {field: [value]}
     yield from (good | {name: 1} for name in STRINGS)
@@ -91,7 +93,12 @@ def _bodies(path: str) -> Iterator[object]:
         yield from (good | {"config": {name: 1}} for name in STRINGS)
     if "counts" in good:
         alone = {name: value for name, value in good.items() if name != "count"}
+        alone = {name: value for name, value in alone.items() if name != "mixture"}
         yield from (alone | {"counts": {name: 1}} for name in STRINGS)
+        mixed = {name: value for name, value in good.items() if name != "counts"}
+        yield from (mixed | {"mixture": {name: 1}} for name in STRINGS)
+        yield from (mixed | {"mixture": {"glioma": value}} for value in VALUES)
+        yield from (mixed | {"temperature": value, "mixture": None} for value in VALUES)
 
 
 def _json(value: object) -> bytes:

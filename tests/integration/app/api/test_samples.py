@@ -1,0 +1,62 @@
+"""What can be asked of a batch, and what of it is shown."""
+
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+NewChain = Callable[[str], dict[str, str]]
+Post = Callable[..., httpx.Response]
+
+
+@pytest.fixture
+def post(api: httpx.Client, new_chain: NewChain, tenant_id: str) -> Post:
+    generator_id = new_chain(tenant_id)["generator_id"]
+
+    def ask(**body: object) -> httpx.Response:
+        return api.post("/v1/sample-batches", json={"generator_id": generator_id, **body})
+
+    return ask
+
+
+def test_mixture_divides_the_count(post: Post) -> None:
+    answer = post(count=10, mixture={"meningioma": 0.26, "glioma": 0.74})
+    assert answer.json()["counts"] == {"meningioma": 3, "glioma": 7}
+
+
+def test_label_that_gets_no_image_is_left_out(post: Post) -> None:
+    assert post(count=1).json()["counts"] == {"glioma": 1}
+    assert post(count=1, mixture={"glioma": 0.1, "meningioma": 1}).json()["counts"] == {
+        "meningioma": 1
+    }
+
+
+def test_unknown_label_is_named_though_it_got_no_image(post: Post) -> None:
+    answer = post(count=1, mixture={"glioma": 1, "pituitary": 0.1})
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "pituitary" in answer.json()["detail"]
+
+
+@pytest.mark.parametrize(
+    ("body", "pointer"),
+    [
+        ({"count": 1, "mixture": {"glioma": 0}}, "/mixture/glioma"),
+        ({"count": 1, "mixture": {"glioma": "1"}}, "/mixture/glioma"),
+        ({"count": 1, "mixture": {}}, "/mixture"),
+        ({"counts": {"glioma": 1}, "mixture": {"glioma": 1}}, "/"),
+        ({"count": 1, "temperature": 0}, "/temperature"),
+        ({"count": 1, "temperature": 1.3}, "/temperature"),
+        ({"count": 1, "temperature": True}, "/temperature"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_and_pointed_at(
+    post: Post, body: dict[str, object], pointer: str
+) -> None:
+    answer = post(**body)
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["pointer"] == pointer
+
+
+def test_temperature_is_kept_and_shown(post: Post) -> None:
+    assert post(count=1, temperature=0.7).json()["temperature"] == 0.7
+    assert post(count=1).json()["temperature"] == 1
