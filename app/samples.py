@@ -137,7 +137,7 @@ def choose(session: Session, row: SampleBatch, count: int) -> list[SampleImage]:
         NotReadyError: if the batch is not finished.
     """
     archive_key(row)
-    turn = func.row_number().over(partition_by=SampleImage.label, order_by=SampleImage.label_index)
+    turn = func.row_number().over(partition_by=SampleImage.label, order_by=SampleImage.index)
     chosen = session.scalars(
         select(SampleImage)
         .where(SampleImage.batch_id == row.id, SampleImage.released)

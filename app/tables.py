@@ -390,6 +390,8 @@ class SampleImage(Table):
     index: Mapped[int] = mapped_column(primary_key=True)
     label: Mapped[str]
     label_index: Mapped[int]
+    step: Mapped[int | None]
+    """On the way to another seed, from 0."""
     sha256: Mapped[str]
     key: Mapped[str]
     released: Mapped[bool] = mapped_column(default=True)

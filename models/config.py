@@ -222,6 +222,13 @@ PRESETS = {
 }
 
 
+class Interpolation(Frozen):
+    """The way from the images of one seed to those of another."""
+
+    to_seed: int = Field(ge=0, lt=2**53, description="The seed of the last images.")
+    steps: int = Field(ge=2, le=100, description="Images on the way, both ends among them.")
+
+
 class SamplingConfig(Frozen):
     """How images are drawn from a trained generator."""
 
@@ -232,6 +239,16 @@ class SamplingConfig(Frozen):
         description="Factor of the latents: below 1 images are more alike and nearer the typical "
         "one, above 1 more various. Networks that normalise latents (`hybrid`) hardly heed it.",
     )
+    interpolate: Interpolation | None = Field(
+        None,
+        description="For each image asked for, draw this many along the great circle between its "
+        "latent and that of another seed.",
+    )
+
+    @property
+    def images_each(self) -> int:
+        """How many images there are for one that is asked for."""
+        return 1 if self.interpolate is None else self.interpolate.steps
 
 
 class LabelSource(StrEnum):

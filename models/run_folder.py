@@ -141,10 +141,11 @@ class TrainSpec(Frozen):
 class SampleSpec(Frozen):
     """Draw images from the weights of a checkpoint.
 
-    Outputs: `images/<label>/<index, 6 digits>.png`, `manifest.csv` with the columns
-    `file,label,index,seed,sha256`, `provenance.json`. An event `images` with `rows` of the same
-    columns tells of each few that are complete. Image `(seed, label, index)` has, with the same
-    `config`, the same pixels whatever is asked for beside it.
+    Outputs: `images/<label>/<index, 6 digits>.png`, on a way to another seed
+    `<index>-<step, 2 digits>.png`; `manifest.csv` with the columns `file,label,index,seed,sha256,
+    to_seed,step`, the last two empty where there is no such way; `provenance.json`. An event
+    `images` with `rows` of the same columns tells of each few that are complete. Image `(seed,
+    label, index)` has, with the same `config`, the same pixels whatever is asked for beside it.
     """
 
     weights: str = "weights.safetensors"

@@ -14,7 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass, fields
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import metadata
@@ -31,11 +31,10 @@ from models import device, latents
 from models.checkpoint import Weights, load_weights
 from models.config import SamplingConfig
 from models.data.slices import to_pixels
-from models.latents import BLOCK
+from models.latents import BLOCK, PLAIN
 from models.progress import Progress, Stopped
 from models.run_folder import SampleSpec, UserError, write_json
 
-PLAIN = SamplingConfig()
 DESCRIPTION = "Synthetic image made by a generative model. Not for diagnosis."
 
 # Encoding takes 0.3 ms a 128 px slice, a tenth of its forward pass; level 6 takes 1.5 ms, and
@@ -55,6 +54,12 @@ class _Row:
     index: int
     seed: int
     sha256: str
+    to_seed: int | None = None
+    step: int | None = None
+
+
+_Place = tuple[str, int, int]
+"""The label of a block of images, its number, and the step on the way to another seed."""
 
 
 def sample(
@@ -80,10 +85,12 @@ def sample(
     for label in spec.counts:
         (outputs / "images" / label).mkdir(parents=True, exist_ok=True)
     rows = list(_write_images(outputs, weights, spec, progress))
+    turns = {label: turn for turn, label in enumerate(spec.counts)}
+    rows.sort(key=lambda row: (turns[row.label], row.file))
     with (outputs / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["file", "label", "index", "seed", "sha256"])
-        writer.writerows([row.file, row.label, row.index, row.seed, row.sha256] for row in rows)
+        writer.writerow([field.name for field in fields(_Row)])
+        writer.writerows(astuple(row) for row in rows)
     write_json(outputs / "provenance.json", _provenance(weights, spec))
     return {"counts": dict(spec.counts)}
 
@@ -94,8 +101,11 @@ def images(
     indices: Sequence[int],
     seed: int,
     config: SamplingConfig = PLAIN,
+    step: int = 0,
 ) -> NDArray[np.uint8]:
     """Return the images of `indices` of `label`, `(len(indices), S, S) uint8`, in that order.
+
+    `step` counts on the way to another seed, if `config` has one.
 
     Raises:
         UserError: `unknown_label` when the weights have no such label.
@@ -110,18 +120,21 @@ def images(
     for place, index in enumerate(indices):
         places.setdefault(index // BLOCK, []).append(place)
     for number, members in places.items():
-        pixels = block(weights, label, number, seed, config)
+        pixels = block(weights, (label, number, step), seed, config)
         for place in members:
             chosen[place] = pixels[indices[place] % BLOCK]
     return chosen
 
 
 def block(
-    weights: Weights, label: str, number: int, seed: int, config: SamplingConfig = PLAIN
+    weights: Weights, place: _Place, seed: int, config: SamplingConfig = PLAIN
 ) -> NDArray[np.uint8]:
-    """Return images `(16, S, S) uint8` with the indices from `16 * number` on."""
-    size = weights.header.config.latent_size
-    drawn = latents.block(size, label, number, seed, config.temperature)
+    """Return the images `(16, S, S) uint8` of a label, the number of a block and a step.
+
+    Their indices are those from `16 * number` on.
+    """
+    label, number, step = place
+    drawn = latents.block(weights.header.config.latent_size, label, number, seed, config, step)
     with torch.inference_mode():
         painted = weights.generators[label](torch.from_numpy(drawn).to(weights.device))
         pixels = to_pixels(painted[:, 0])
@@ -149,7 +162,7 @@ def _write_images(
     outputs: Path, weights: Weights, spec: SampleSpec, progress: Progress
 ) -> Iterator[_Row]:
     """Write every image, reporting at most once a second, and yield its row in order."""
-    total, written = sum(spec.counts.values()), 0
+    total, written = sum(spec.counts.values()) * spec.config.images_each, 0
     started_s = reported_s = time.monotonic()
     for rows in _write_blocks(outputs, weights, spec, progress):
         yield from rows
@@ -176,12 +189,10 @@ def _write_blocks(
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(workers, "block") as pool:
-            for label, number in _blocks(spec.counts):
+            for place in _blocks(spec):
                 if progress.should_stop():
                     raise Stopped
-                waiting.append(
-                    pool.submit(_write_block, outputs, weights, spec, (label, number), common)
-                )
+                waiting.append(pool.submit(_write_block, outputs, weights, spec, place, common))
                 if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             for future in waiting:
@@ -190,31 +201,37 @@ def _write_blocks(
         torch.set_num_threads(threads)
 
 
-def _blocks(counts: dict[str, int]) -> Iterator[tuple[str, int]]:
-    for label, count in counts.items():
+def _blocks(spec: SampleSpec) -> Iterator[_Place]:
+    for label, count in spec.counts.items():
         for number in range(-(-count // BLOCK)):
-            yield label, number
+            for step in range(spec.config.images_each):
+                yield label, number, step
 
 
 def _write_block(
     outputs: Path,
     weights: Weights,
     spec: SampleSpec,
-    place: tuple[str, int],
+    place: _Place,
     common: dict[str, str],
 ) -> list[_Row]:
     """Write the part of one block that is asked for."""
-    label, number = place
+    label, number, step = place
+    way = spec.config.interpolate
+    ending = "" if way is None else f"-{step:02d}"
+    on_the_way = () if way is None else (way.to_seed, step)
     first = number * BLOCK
-    drawn = block(weights, label, number, spec.seed, spec.config)
-    asked = drawn[: spec.counts[label] - first]
+    asked = block(weights, place, spec.seed, spec.config)[: spec.counts[label] - first]
     rows = []
     for index, image in enumerate(asked, first):
-        file = f"images/{label}/{index:06d}.png"
+        file = f"images/{label}/{index:06d}{ending}.png"
         own = {"Seed": str(spec.seed), "Label": label, "Index": str(index)}
+        if way is not None:
+            own |= {"To seed": str(way.to_seed), "Step": f"{step} of 0 to {way.steps - 1}"}
         content = encode(image, {**common, **own})
         (outputs / file).write_bytes(content)
-        rows.append(_Row(file, label, index, spec.seed, hashlib.sha256(content).hexdigest()))
+        sha256 = hashlib.sha256(content).hexdigest()
+        rows.append(_Row(file, label, index, spec.seed, sha256, *on_the_way))
     return rows
 
 

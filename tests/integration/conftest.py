@@ -415,6 +415,7 @@ def _batch(parts: Parts, tenant_id: str, generator_id: str) -> str:
         "index": 0,
         "label": "glioma",
         "label_index": 0,
+        "step": None,
         "sha256": "0" * 64,
         "key": f"{prefix}0.png",
         "released": True,

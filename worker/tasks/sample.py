@@ -6,7 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Self, cast
+from typing import Any, Self, cast
 
 from pydantic import JsonValue
 from sqlalchemy.orm import Session
@@ -34,6 +34,7 @@ class _Drawn:
     file: str
     label: str
     label_index: int
+    step: int | None
     sha256: str
 
 
@@ -61,7 +62,8 @@ def generate(parts: Parts, job_id: str) -> None:
             },
         )
         outputs = run.folder / "outputs"
-        with _Storing(run, outputs, prefix, sum(row.counts.values())) as storing:
+        total = sum(row.counts.values()) * spec.config.images_each
+        with _Storing(run, outputs, prefix, total) as storing:
             _sampler(parts).draw(run, checkpoint.prefix, spec, storing.on_event)
             storing.finish()
         run.conclude = storing.conclude
@@ -104,7 +106,7 @@ class _Storing:
         wait(self._pending)
 
     def key(self, index: int) -> str:
-        """Return where the image with this place in the batch is stored."""
+        """Return where the image that came as this one is stored."""
         return f"{self._prefix}images/{index:06d}.png"
 
     def on_event(self, kind: str, data: dict[str, JsonValue]) -> None:
@@ -115,8 +117,8 @@ class _Storing:
             self._started_s = time.monotonic()
         if time.monotonic() - self._told_s >= _PROGRESS_S:
             self._tell()  # first: if it fails, the event is handled again
-        for row in cast("list[dict[str, str]]", data["rows"]):
-            image = _Drawn(row["file"], row["label"], int(row["index"]), row["sha256"])
+        for row in cast("list[dict[str, Any]]", data["rows"]):
+            image = _Drawn(row["file"], row["label"], row["index"], row["step"], row["sha256"])
             self.drawn.append(image)
             self._pending.append(_uploads().submit(self._put, len(self.drawn) - 1, image))
 
@@ -135,8 +137,13 @@ class _Storing:
             future.result()
 
     def conclude(self, session: Session) -> None:
-        """Record the images; the last word on how far it is comes with them."""
+        """Record the images, label by label; the last word on how far it is comes with them."""
         self._tell(session)
+        turns: dict[str, int] = {}
+        for image in self.drawn:
+            turns.setdefault(image.label, len(turns))
+        # They came in the order of their blocks, and are stored under their numbers in it.
+        ordered = sorted(enumerate(self.drawn), key=lambda one: (turns[one[1].label], one[1].file))
         samples.seal(
             session,
             self._run.claim,
@@ -146,12 +153,13 @@ class _Storing:
                     "index": index,
                     "label": image.label,
                     "label_index": image.label_index,
+                    "step": image.step,
                     "sha256": image.sha256,
-                    "key": self.key(index),
+                    "key": self.key(number),
                     "released": True,
                     "withheld_reason": None,
                 }
-                for index, image in enumerate(self.drawn)
+                for index, (number, image) in enumerate(ordered)
             ),
         )
 

@@ -27,7 +27,6 @@ from app.errors import (
     TooManyJobsError,
 )
 from app.parts import Parts
-from models.config import SamplingConfig
 
 router = APIRouter(prefix="/v1/sample-batches", tags=["samples"], route_class=IdempotentRoute)
 MOST_WAITED_FOR = 64
@@ -95,8 +94,7 @@ def _wish(body: schemas.NewSampleBatch, generator: tables.Generator) -> samples.
     if counts is None:
         assert body.count is not None, "the schema demands one of the two"
         counts = samples.apportion(body.count, body.mixture or dict.fromkeys(generator.labels, 1.0))
-    config = SamplingConfig(temperature=body.temperature)
-    return samples.Wish(counts, body.seed, config, body.format)
+    return samples.Wish(counts, body.seed, body.config, body.format)
 
 
 def _ended(parts: Parts, caller: Principal, batch_id: str) -> schemas.SampleBatch | None:

@@ -10,12 +10,21 @@ from app import resources, tables
 from app.api.ids import CheckpointID, GeneratorID
 from app.api.schemas import jobs
 from app.api.values import WHOLE, Integer, Number
-from models.config import SamplingConfig
+from models.config import Interpolation, SamplingConfig
 
 MAX_IMAGES = 100_000
 Count = Annotated[int, Field(ge=1, le=MAX_IMAGES), WHOLE]
 Share = Annotated[Number, Field(gt=0, le=1)]
 BatchStatus = Literal["queued", "generating", "ready", "failed", "cancelled"]
+
+
+class NewInterpolation(BaseModel):
+    """The way from the images of one seed to those of another."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    to_seed: Integer = Field(ge=0, le=2**53 - 1, description="The seed of the last images.")
+    steps: Integer = Field(ge=2, le=100, description="Images on the way, both ends among them.")
 
 
 class NewSampleBatch(BaseModel):
@@ -35,6 +44,11 @@ class NewSampleBatch(BaseModel):
                     "count": 200,
                     "mixture": {"glioma": 0.75, "meningioma": 0.25},
                     "temperature": 0.8,
+                },
+                {
+                    "generator_id": "gen_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f",
+                    "counts": {"glioma": 4},
+                    "interpolate": {"to_seed": 8, "steps": 10},
                 },
             ],
             "oneOf": [
@@ -76,6 +90,9 @@ class NewSampleBatch(BaseModel):
         le=1.2,
         description=SamplingConfig.model_fields["temperature"].description,
     )
+    interpolate: NewInterpolation | None = Field(
+        None, description=SamplingConfig.model_fields["interpolate"].description
+    )
     format: Literal["png"] = "png"
 
     @model_validator(mode="after")
@@ -84,9 +101,16 @@ class NewSampleBatch(BaseModel):
             raise ValueError("give either count or counts")
         if self.mixture is not None and self.count is None:
             raise ValueError("a mixture divides count; give no counts")
-        if self.counts is not None and sum(self.counts.values()) > MAX_IMAGES:
+        asked = self.count or sum((self.counts or {}).values())
+        if asked * self.config.images_each > MAX_IMAGES:
             raise ValueError(f"a batch has at most {MAX_IMAGES} images")
         return self
+
+    @property
+    def config(self) -> SamplingConfig:
+        """How the images are to be drawn."""
+        way = None if self.interpolate is None else self.interpolate.model_dump()
+        return SamplingConfig.model_validate({"temperature": self.temperature, "interpolate": way})
 
 
 class SampleBatch(BaseModel):
@@ -102,6 +126,7 @@ class SampleBatch(BaseModel):
     counts: dict[str, int]
     seed: int
     temperature: float
+    interpolate: Interpolation | None
     format: Literal["png"]
     created_at: datetime
     job: jobs.Job | None
@@ -115,6 +140,7 @@ class SampleImage(BaseModel):
     label: str
     label_index: int = Field(description="With `seed` and `label`, what determines the pixels.")
     seed: int
+    step: int | None = Field(description="On the way to another seed, from 0; else null.")
     sha256: str = Field(description="SHA-256 of the file.")
     released: bool
     withheld_reason: str | None
@@ -123,17 +149,19 @@ class SampleImage(BaseModel):
 
 def sample_batch(session: Session, row: tables.SampleBatch) -> SampleBatch:
     """Show a batch's row."""
+    config = SamplingConfig.model_validate(row.config)
     return SampleBatch(
         id=row.id,
         generator_id=row.generator_id,
         checkpoint_id=row.checkpoint_id,
         status=resources.status(row),
-        requested=sum(row.counts.values()),
+        requested=sum(row.counts.values()) * config.images_each,
         released=row.released,
         withheld=row.withheld,
         counts=row.counts,
         seed=row.seed,
-        temperature=SamplingConfig.model_validate(row.config).temperature,
+        temperature=config.temperature,
+        interpolate=config.interpolate,
         format=row.format,
         created_at=row.created_at,
         job=jobs.job(session, row.job) if row.job else None,
@@ -148,6 +176,7 @@ def sample_image(row: tables.SampleImage, seed: int, url: str | None) -> SampleI
         label=row.label,
         label_index=row.label_index,
         seed=seed,
+        step=row.step,
         sha256=row.sha256,
         released=row.released,
         withheld_reason=row.withheld_reason,

@@ -21,7 +21,7 @@ from app.job_states import Status
 from app.parts import Parts
 from app.tables import Checkpoint, Generator, Job, SampleBatch, SampleImage, now
 from models.cli import main
-from models.config import DCGANConfig
+from models.config import DCGANConfig, Interpolation, SamplingConfig
 from models.run_folder import TrainSpec
 from worker.tasks import sample
 
@@ -85,13 +85,13 @@ def sampler(parts: Parts) -> Iterator[None]:
     _forget(parts)
 
 
-def _ask(parts: Parts, generator_id: str, count: int = 3) -> str:
+def _ask(parts: Parts, generator_id: str, count: int = 3, wish: samples.Wish | None = None) -> str:
     """Queue a batch; return its id."""
     with parts.database.transaction() as session:
         row = samples.create(
             session,
             session.get_one(Generator, generator_id),
-            samples.Wish({"glioma": count}),
+            wish or samples.Wish({"glioma": count}),
             checkpoint_id=None,
             request_id=None,
         )
@@ -150,6 +150,24 @@ def test_batch_is_stored_image_by_image_and_as_a_zip(parts: Parts, generator: st
         assert {"manifest.csv", "provenance.json"} <= set(archive.namelist())
         for image in images:
             name = f"images/glioma/{image.label_index:06d}.png"
+            assert archive.read(name) == parts.storage.get(image.key)
+
+
+def test_ways_between_seeds_are_listed_one_after_the_other(parts: Parts, generator: str) -> None:
+    config = SamplingConfig(interpolate=Interpolation(to_seed=1, steps=3))
+    batch_id = _ask(parts, generator, wish=samples.Wish({"glioma": 18}, config=config))
+    job = _draw(parts, batch_id)
+    assert job.status == Status.SUCCEEDED, job.error_detail
+    with parts.database.transaction() as session:
+        row = session.get_one(SampleBatch, batch_id)
+        images = samples.images(session, batch_id, after=-1, limit=100)
+    assert [(one.label_index, one.step) for one in images] == [
+        (number, step) for number in range(18) for step in range(3)
+    ]
+    assert row.archive_key is not None
+    with zipfile.ZipFile(io.BytesIO(parts.storage.get(row.archive_key))) as archive:
+        for image in images:
+            name = f"images/glioma/{image.label_index:06d}-{image.step:02d}.png"
             assert archive.read(name) == parts.storage.get(image.key)
 
 

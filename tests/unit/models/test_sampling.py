@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from models.checkpoint import WEIGHTS, Weights, load_weights, save
-from models.config import DCGANConfig, HybridConfig, SamplingConfig
+from models.config import DCGANConfig, HybridConfig, Interpolation, SamplingConfig
 from models.data.slices import Slices
 from models.progress import Silent, Stopped
 from models.run_folder import SampleSpec, UserError
@@ -166,7 +166,7 @@ def test_the_manifest_lists_every_file_with_its_digest(run_dir: Path) -> None:
     with (outputs / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["index"] for row in rows] == [str(index) for index in range(17)]
-    assert list(rows[0]) == ["file", "label", "index", "seed", "sha256"]
+    assert list(rows[0]) == ["file", "label", "index", "seed", "sha256", "to_seed", "step"]
     for row in rows:
         content = (outputs / row["file"]).read_bytes()
         assert hashlib.sha256(content).hexdigest() == row["sha256"]
@@ -205,3 +205,43 @@ def test_progress_counts_the_images(
     assert sample(run_dir, spec, progress) == {"counts": {"none": 100}}
     fractions = [event["fraction"] for event in progress.of("progress")]
     assert fractions == [0.16, 0.32, 0.48, 0.64, 0.8, 0.96, 1, 1]
+
+
+def interpolated(run_dir: Path, count: int) -> Path:
+    config = SamplingConfig(temperature=0.9, interpolate=Interpolation(to_seed=8, steps=3))
+    spec = SampleSpec(counts={"none": count}, seed=5, config=config, device="cpu", threads=2)
+    assert sample(run_dir, spec, Silent()) == {"counts": {"none": count}}
+    return run_dir / "outputs"
+
+
+def test_way_between_two_seeds_begins_and_ends_with_their_images(
+    run_dir: Path, weights: Weights
+) -> None:
+    interpolated(run_dir, 18)
+    plain = SamplingConfig(temperature=0.9)
+    for step, seed in ((0, 5), (2, 8)):
+        expected = images(weights, "none", range(18), seed, plain)
+        for index in (0, 7, 17):
+            found = pixels(run_dir, f"none/{index:06d}-{step:02d}.png")
+            assert np.array_equal(found, expected[index])
+
+
+def test_manifest_lists_each_way_step_by_step(run_dir: Path) -> None:
+    outputs = interpolated(run_dir, 17)
+    with (outputs / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    ways = [(row["index"], row["seed"], row["to_seed"], row["step"]) for row in rows]
+    assert ways == [(str(n), "5", "8", str(step)) for n in range(17) for step in range(3)]
+    assert [row["file"] for row in rows] == sorted(row["file"] for row in rows)
+    with Image.open(outputs / rows[1]["file"]) as image:
+        text = dict(image.text)  # type: ignore[attr-defined]
+    assert (text["To seed"], text["Step"]) == ("8", "1 of 0 to 2")
+
+
+def test_step_does_not_depend_on_what_is_asked_for_beside_it(
+    run_dir: Path, weights: Weights
+) -> None:
+    interpolated(run_dir, 20)
+    config = SamplingConfig(temperature=0.9, interpolate=Interpolation(to_seed=8, steps=3))
+    found = pixels(run_dir, "none/000017-01.png")
+    assert np.array_equal(found, images(weights, "none", [17], 5, config, step=1)[0])

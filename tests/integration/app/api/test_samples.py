@@ -47,6 +47,9 @@ def test_unknown_label_is_named_though_it_got_no_image(post: Post) -> None:
         ({"count": 1, "temperature": 0}, "/temperature"),
         ({"count": 1, "temperature": 1.3}, "/temperature"),
         ({"count": 1, "temperature": True}, "/temperature"),
+        ({"count": 1, "interpolate": {"to_seed": 1, "steps": 1}}, "/interpolate/steps"),
+        ({"count": 1, "interpolate": {"to_seed": -1, "steps": 2}}, "/interpolate/to_seed"),
+        ({"count": 1001, "interpolate": {"to_seed": 1, "steps": 100}}, "/"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_and_pointed_at(
@@ -60,3 +63,9 @@ def test_what_cannot_be_meant_is_refused_and_pointed_at(
 def test_temperature_is_kept_and_shown(post: Post) -> None:
     assert post(count=1, temperature=0.7).json()["temperature"] == 0.7
     assert post(count=1).json()["temperature"] == 1
+
+
+def test_way_to_another_seed_counts_each_of_its_images(post: Post) -> None:
+    way = {"to_seed": 2, "steps": 100}
+    shown = post(count=1000, interpolate=way).json()
+    assert (shown["requested"], shown["interpolate"]) == (100_000, way)
