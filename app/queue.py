@@ -32,7 +32,7 @@ class Task(StrEnum):
 QUEUES = {
     Task.INGEST: "cpu.ingest",
     Task.REPORT: "cpu.report",
-    Task.EXPORT: "cpu.report",
+    Task.EXPORT: "cpu.export",
     Task.TRAIN: "gpu.train",
     Task.GENERATE: "gpu.generate",
     Task.REAP: "housekeeping",

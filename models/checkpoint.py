@@ -9,17 +9,18 @@ import hashlib
 import json
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 import torch
-from pydantic import JsonValue, ValidationError
+from pydantic import Field, JsonValue, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from models.config import AnyTrainingConfig, DCGANConfig, Frozen, HybridConfig
+from models.guard import GuardState
 from models.networks import build
 from models.run_folder import UserError
 from models.trainees.trainee import Trainee
@@ -56,6 +57,7 @@ class TrainingState:
     step: int
     sums: Tensor  # (trainees, scores) float64, over the current metrics interval
     counts: list[int]  # Steps of each trainee in that interval.
+    guard: GuardState = field(default_factory=GuardState)
 
     @property
     def images_seen(self) -> int:
@@ -83,6 +85,7 @@ class Summary(Header):
     sums: tuple[tuple[float, ...], ...]
     counts: tuple[int, ...]
     sha256: dict[str, str]
+    guard: GuardState = Field(default_factory=GuardState)
 
 
 _H = TypeVar("_H", bound=Header)
@@ -117,6 +120,7 @@ def save(folder: Path, state: TrainingState, samples_png: bytes) -> None:
         steps=tuple(trainee.steps_done for trainee in state.trainees),
         sums=tuple(tuple(row) for row in state.sums.tolist()),
         counts=tuple(state.counts),
+        guard=state.guard,
         sha256={name: _sha256(partial / name) for name in (WEIGHTS, STATE)},
     )
     (partial / SUMMARY).write_text(summary.model_dump_json(indent=1), encoding="utf-8")
@@ -153,6 +157,7 @@ def restore(folder: Path, state: TrainingState) -> None:
     state.step = summary.step
     state.sums.copy_(torch.tensor(summary.sums, dtype=torch.float64))
     state.counts[:] = summary.counts
+    state.guard = summary.guard
 
 
 def load_weights(path: Path, device: torch.device) -> Weights:

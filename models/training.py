@@ -4,7 +4,7 @@ import io
 import math
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ from models.progress import Progress, Stopped
 from models.run_folder import TrainSpec, UserError, checkpoint_name
 from models.trainees.baseline import BaselineTrainee
 from models.trainees.conditional import ConditionalTrainee
+from models.watch import Watch
 
 if TYPE_CHECKING:
     from models.trainees.trainee import Trainee
@@ -71,28 +72,31 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
     clock = _Clock(state, steps_total, progress)
     clock.report()
 
+    watch = Watch(state, progress)
     saved_step = state.step
-    while state.step < steps_total:
+    is_last = False
+    while not is_last and state.step < steps_total:
         if progress.should_stop():
-            # What was begun, restored or saved just now is no news: noise must not look like a
-            # result, and whoever follows the events may have taken the folder.
-            if state.step > saved_step:
-                _save(run_dir / "checkpoints", state, progress)
-            raise Stopped(_detail(state))
+            _stop(run_dir, state, saved_step, progress)
 
         # Whichever network has the largest part of its run ahead goes next.
         trainee = min(state.trainees, key=lambda one: one.steps_done / one.steps_total)
-        state.sums[trainee.index] += trainee.step(images)
-        state.counts[trainee.index] += 1
+        scores = trainee.step(images)
         state.step += 1
+        if watch.step(scores):
+            state.sums[trainee.index] += scores
+            state.counts[trainee.index] += 1
 
-        is_last = state.step == steps_total
+        is_last = state.step == steps_total or watch.ended_by is not None
         snapshots = state.images_seen // config.snapshot_images
         is_due = snapshots > (state.images_seen - config.batch_size) // config.snapshot_images
         # What is saved is measured first: the best checkpoint is the one that measured best.
         measured = {}
         if live.is_possible and (state.step % tick == 0 or is_due or is_last):
             measured = _measure(state, live)
+            if watch.tick(measured):
+                measured = _measure(state, live)
+            is_last = is_last or watch.ended_by is not None
         if measured or state.step % interval == 0 or is_last:
             _report_metrics(state, progress, measured)
         if is_due or is_last:
@@ -100,7 +104,21 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
             saved_step = state.step
         if is_last or clock.is_due():
             clock.report()
-    return _detail(state)
+    return {**_detail(state), "ended_by": watch.ended_by} if watch.ended_by else _detail(state)
+
+
+def _stop(run_dir: Path, state: TrainingState, saved_step: int, progress: Progress) -> NoReturn:
+    """Save what is news, and leave.
+
+    What was begun, restored or saved just now is none: noise must not look like a result, and
+    whoever follows the events may have taken the folder.
+
+    Raises:
+        Stopped: always.
+    """
+    if state.step > saved_step:
+        _save(run_dir / "checkpoints", state, progress)
+    raise Stopped(_detail(state))
 
 
 def begin(

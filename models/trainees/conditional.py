@@ -10,6 +10,7 @@ from models.averages import SHARES, Average
 from models.config import HybridConfig
 from models.data import slices
 from models.data.slices import Slices
+from models.guard import Order
 from models.losses import relativistic_loss
 from models.penalties import squared_slope
 from models.seeds import derive, stream
@@ -55,8 +56,11 @@ The paper's 500,000 images suit runs of 25 million; a short one would be over be
 """
 _LARGEST_GRADIENT = 10.0
 _DRAWN_TOGETHER = 64
-_RELEASED = 5
-"""Where the controls have the number of the released average."""
+_RELEASED, _PACE, _DISCRIMINATOR_PACE, _GAMMA, _ADDED, _FLOAT32 = range(5, 11)
+"""Where in the controls these are."""
+_LOST_LABEL_RATE = 1.5
+_NAMELESS_SHARE, _NAMELESS_RATE = 0.05, 0.3
+"""For so much of the run, a label that got lost loses its name in so many pairs."""
 
 
 class ConditionalTrainee:
@@ -87,8 +91,11 @@ class ConditionalTrainee:
         self._validation_images = validation.images.to(device)
         self._validation_members = _members(validation)
         self._rates = torch.tensor(
-            [float(len(rows)) ** config.balance if len(rows) else 0.0 for rows in self._members]
+            [float(len(rows)) ** config.balance if len(rows) else 0.0 for rows in self._members],
+            dtype=torch.float64,
         )
+        # Until which step a label that got lost is mostly shown without its name.
+        self._nameless_until = torch.zeros(len(data.names), dtype=torch.float64)
         self._extra = torch.tensor(
             [_RARE_EXTRA if len(rows) < _RARE else 0.0 for rows in self._members] + [0.0],
             device=device,
@@ -104,8 +111,10 @@ class ConditionalTrainee:
             self.discriminator, learning_rate=config.learning_rate, betas=betas
         )
         # Probability, r_v, and the sums over looks of what r_v is made of (logits of training,
-        # validation and generated images); then the number of the released average.
-        self._controls = torch.zeros(6, dtype=torch.float64)
+        # validation and generated images); the number of the released average; then what a guard
+        # has ordered: factors on both paces and on gamma, what is added to the probability, and
+        # whether convolutions are in float32.
+        self._controls = torch.tensor([0, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0], dtype=torch.float64)
 
     @property
     def released(self) -> str:
@@ -122,20 +131,29 @@ class ConditionalTrainee:
         return min(self.steps_done / self.steps_total, 1.0)
 
     @property
+    def overfitting(self) -> float:
+        """The ratio r_v of the last time that it was taken, in [-1, 2]."""
+        return float(self._controls[1])
+
+    @property
     def augmentation(self) -> float:
         """The probability of each variation at this step."""
         config, ramp = self._config, min(self.fraction / _RAMP, 1.0)
         if config.augmentation is not None:
-            return config.augmentation * ramp
-        if self._adapts:
-            return min(float(self._controls[0]), MOST_AUGMENTATION * ramp)
-        return next(p for fewer, p in _FIXED if len(self.rows) < fewer) * ramp
+            probability = config.augmentation
+        elif self._adapts:
+            probability = float(self._controls[0])
+        else:
+            probability = next(p for fewer, p in _FIXED if len(self.rows) < fewer)
+        ordered = min(max(probability + float(self._controls[_ADDED]), 0.0), MOST_AUGMENTATION)
+        return min(ordered, MOST_AUGMENTATION * ramp) if self._adapts else ordered * ramp
 
     @property
     def gamma(self) -> float:
         """The weight of the penalties at this step."""
         rise = (1 - math.cos(math.pi * self.fraction)) / 2
-        return self._config.gamma * float(self._config.gamma_rise**rise)
+        ordered = float(self._controls[_GAMMA])
+        return ordered * self._config.gamma * float(self._config.gamma_rise**rise)
 
     def step(self, images: Tensor) -> Tensor:
         """Train on the next batch of `images` `(N, 1, S, S) uint8`; return `SCORES`, float64."""
@@ -158,26 +176,52 @@ class ConditionalTrainee:
         real_logits, generated_logits = logits.chunk(2)
         judged = relativistic_loss(real_logits, generated_logits)
         penalty = self.gamma / 2 * (real_slope + generated_slope)
-        _follow(self._discriminator_adam, self.discriminator, judged + penalty)
+        is_sound = _follow(self._discriminator_adam, self.discriminator, judged + penalty)
 
         # The generator learns to look more real than the real image of its pair.
         self.discriminator.requires_grad_(requires_grad=False)
         with torch.no_grad():
             rivals = self._judge(real, shown)
         fooled = relativistic_loss(self._judge(generated, shown), rivals)
-        _follow(self._generator_adam, self.generator, fooled)
+        is_sound = is_sound and _follow(self._generator_adam, self.generator, fooled)
         self.discriminator.requires_grad_(requires_grad=True)
 
         self.steps_done += 1
         size = self._config.batch_size
-        for average in self.averages.values():
-            average.update(self.generator, size, self.steps_done * size)
-        if self._adapts and self.steps_done % _LOOK_STEPS == 0:
-            self._look(real_logits, generated_logits)
+        if is_sound:
+            for average in self.averages.values():
+                average.update(self.generator, size, self.steps_done * size)
+            if self._adapts and self.steps_done % _LOOK_STEPS == 0:
+                self._look(real_logits, generated_logits)
         right = (real_logits - generated_logits).sign().mean()
         measured = torch.stack([fooled, judged, right, real_slope, generated_slope])
+        if not is_sound:
+            # A loss may be finite where its gradient is not: what was dropped must be seen.
+            measured = torch.full_like(measured, torch.nan)
         controls = torch.tensor([self.augmentation, float(self._controls[1])], dtype=torch.float64)
         return torch.cat([measured.detach().double(), controls.to(self._device)])
+
+    def obey(self, order: Order) -> None:
+        """Go on as a guard has ordered; what it says of going back is for the loop to do."""
+        controls = self._controls
+        controls[_PACE] *= order.pace
+        controls[_DISCRIMINATOR_PACE] *= order.discriminator_pace
+        controls[_GAMMA] *= order.gamma
+        controls[_ADDED] += order.augmentation
+        controls[_FLOAT32] = max(float(controls[_FLOAT32]), float(order.is_float32))
+        for label in order.lost_labels:
+            number = self.labels.index(label)
+            self._rates[number] *= _LOST_LABEL_RATE
+            until = self.steps_done + _NAMELESS_SHARE * self.steps_total
+            self._nameless_until[number] = until
+
+    def ordered_tensors(self) -> dict[str, Tensor]:
+        """Return the part of the state that stays as it is when the rest goes back."""
+        return {
+            "0.controls": self._controls,
+            "0.rates": self._rates,
+            "0.nameless_until": self._nameless_until,
+        }
 
     def draw(self, label: int, count: int, purpose: str) -> Tensor:
         """Return images `(count, S, S) uint8` of the released average; see `Trainee`."""
@@ -202,7 +246,7 @@ class ConditionalTrainee:
             **network_tensors("0.discriminator", self.discriminator),
             **adam_tensors("0.generator_adam", self.generator, self._generator_adam),
             **adam_tensors("0.discriminator_adam", self.discriminator, self._discriminator_adam),
-            "0.controls": self._controls,
+            **self.ordered_tensors(),
         }
         # The released one too, which the weights also hold: only the state says which that is.
         for name, average in self.averages.items():
@@ -218,17 +262,20 @@ class ConditionalTrainee:
     def _autocast(self) -> torch.autocast:
         precision = self._config.precision
         is_half = precision == "bfloat16" or (precision == "auto" and self._device.type == "cuda")
+        is_half = is_half and not self._controls[_FLOAT32]
         return torch.autocast(self._device.type, torch.bfloat16, enabled=is_half)
 
     def _set_pace(self) -> None:
         """Warm up, then follow a cosine from the learning rate to what is left of it."""
         config, final = self._config, self._config.final_learning_rate
         share = final + (1 - final) * (1 + math.cos(math.pi * self.fraction)) / 2
-        pace = config.learning_rate * share * min(self.fraction / _WARM_UP + 0.01, 1.0)
+        ordered = float(self._controls[_PACE])
+        pace = ordered * config.learning_rate * share * min(self.fraction / _WARM_UP + 0.01, 1.0)
         for group in self._generator_adam.param_groups:
             group["lr"] = pace
+        own = pace * config.discriminator_pace * float(self._controls[_DISCRIMINATOR_PACE])
         for group in self._discriminator_adam.param_groups:
-            group["lr"] = pace * config.discriminator_pace
+            group["lr"] = own
 
     def _draw_pairs(self, members: list[Tensor], purpose: str) -> tuple[Tensor, Tensor]:
         """Draw labels and, for each, one of its images: `(batch,) int64` both, on the CPU."""
@@ -254,7 +301,9 @@ class ConditionalTrainee:
     def _without_some(self, labels: Tensor) -> Tensor:
         """Replace some of the labels, in whole pairs, by the one that stands for any."""
         random = stream(torch.device("cpu"), self._seed, 0, "dropped", self.steps_done)
-        is_dropped = torch.rand(len(labels), generator=random) < self._config.label_dropout
+        is_lost = self._nameless_until[labels] > self.steps_done
+        rate = torch.where(is_lost, _NAMELESS_RATE, self._config.label_dropout)
+        is_dropped = torch.rand(len(labels), generator=random) < rate
         return labels.masked_fill(is_dropped, len(self.labels))
 
     def _judge(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -296,9 +345,15 @@ def _members(data: Slices) -> list[Tensor]:
     return [(data.labels == index).nonzero().flatten() for index in range(len(data.names))]
 
 
-def _follow(optimiser: torch.optim.Adam, network: nn.Module, loss: Tensor) -> None:
-    """Take one step down `loss`; the clip is a guard, not a part of the method."""
+def _follow(optimiser: torch.optim.Adam, network: nn.Module, loss: Tensor) -> bool:
+    """Take one step down `loss`, unless its gradient is not finite; return whether it was.
+
+    The clip is a guard, not a part of the method.
+    """
     optimiser.zero_grad()
     torch.autograd.backward(loss)
-    nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
+    norm = nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
+    if not bool(norm.isfinite()):
+        return False
     optimiser.step()
+    return True
