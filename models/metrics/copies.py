@@ -43,7 +43,7 @@ class CopyRate:
 
 def closest(images: NDArray[np.uint8], training: NDArray[np.uint8]) -> Closest:
     """Compare `(n, S, S)` with `(m, S, S) uint8`, by Fourier transforms at 64 px."""
-    own, theirs = _normalised(images), _normalised(training)
+    own, theirs = normalised(images), normalised(training)
     spectra = torch.fft.rfft2(theirs)
     rows, best = [], []
     for first in range(0, len(own), _CHUNK):
@@ -69,7 +69,7 @@ def copy_rate(generated: Closest, unseen: Closest) -> CopyRate:
     return CopyRate(threshold, flags, count / total, float(low), float(high))
 
 
-def _normalised(images: NDArray[np.uint8]) -> Tensor:
+def normalised(images: NDArray[np.uint8]) -> Tensor:
     """Return `(n, 64, 64) float32` with mean 0 and norm 1; a constant image stays zero."""
     pixels = torch.from_numpy(images.copy())[:, None].float()
     if pixels.shape[-1] != SIDE_PX:

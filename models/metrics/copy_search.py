@@ -1,0 +1,149 @@
+"""Look for near copies fast, and find exactly what `models.metrics.copies.closest` would.
+
+Most training images cannot be close enough, and bounds say so before anything is shifted. In the
+frequency domain a shift turns phases alone, so the product of the magnitudes bounds the correlation
+at every shift; then low frequencies are correlated at each shift, and what the others could add is
+bounded by their norms (Cauchy and Schwarz). Only what passes both is correlated in full.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from models.metrics.copies import QUANTILE, SHIFT_PX, SIDE_PX, normalised
+
+DEFAULT_THRESHOLD = 0.95
+"""Where there is no unseen image to set it; a noisy, shifted copy correlates more than this."""
+
+_HALF = SIDE_PX // 2 + 1  # columns of a real transform
+_LOW = (6, 12)
+"""Frequencies up to which a pair is correlated at first, in cycles an image."""
+_ROUNDING = 1e-5
+_BATCH, _PAIRS_LOW, _PAIRS = 16, 2048, 64
+_LIKELY = 4
+
+
+class CopySearch:
+    """The training images, transformed: 30 kB of memory each."""
+
+    def __init__(self, training: NDArray[np.uint8]) -> None:
+        """Take `(m, S, S) uint8`, at least one."""
+        self._spectra = _spectra(normalised(training))
+        self._magnitudes = self._spectra.abs().flatten(1)
+        self._low = [_Low(self._spectra, most) for most in _LOW]
+
+    def above(self, images: NDArray[np.uint8], floor: float) -> NDArray[np.float64]:
+        """Return for each of `(n, S, S)` its correlation with the closest training image.
+
+        What is not above `floor`, which saves the time, is given as `floor`: `(n,)` in
+        [`floor`, 1].
+        """
+        found = [
+            self._above(images[first : first + _BATCH], floor)
+            for first in range(0, len(images), _BATCH)
+        ]
+        return np.maximum(np.concatenate(found), floor) if found else np.empty(0)
+
+    def threshold(self, unseen: NDArray[np.uint8]) -> float:
+        """Return the correlation that one in a hundred of `(n, S, S)` unseen real images exceeds.
+
+        Only the largest correlations matter for it, so the rest is searched above the smallest of
+        those so far. Without any image it is `DEFAULT_THRESHOLD`.
+        """
+        if not len(unseen):
+            return DEFAULT_THRESHOLD
+        needed = len(unseen) - int(QUANTILE * (len(unseen) - 1))
+        starts = range(0, len(unseen), _BATCH)
+        values = np.concatenate([self._likely(unseen[one : one + _BATCH]) for one in starts])
+        for one in starts:
+            floor = float(np.partition(values, -needed)[-needed])
+            values[one : one + _BATCH] = self.above(unseen[one : one + _BATCH], floor)
+        return float(np.quantile(values, QUANTILE))
+
+    def _above(self, images: NDArray[np.uint8], floor: float) -> NDArray[np.float64]:
+        """Return the correlations `(n,)` of a batch; -1 where no pair passes the bounds."""
+        own, least = _both_ways(images), floor - _ROUNDING
+        bounds = own.abs().flatten(1) @ self._magnitudes.T  # (2n, m)
+        i, j = (bounds > least).nonzero(as_tuple=True)
+        for low, most in zip(self._low, _LOW, strict=True):
+            may_be = _Low(own, most).bound(i, low, j) > least
+            i, j = i[may_be], j[may_be]
+        return self._best(own, i, j)
+
+    def _likely(self, images: NDArray[np.uint8]) -> NDArray[np.float64]:
+        """Return the best correlation with the few that magnitudes favour: at most the true one."""
+        own = _both_ways(images)
+        bounds = own.abs().flatten(1) @ self._magnitudes.T
+        j = bounds.topk(min(_LIKELY, bounds.shape[1]), dim=1).indices
+        i = torch.arange(len(own))[:, None].expand_as(j)
+        return self._best(own, i.flatten(), j.flatten())
+
+    def _best(self, own: Tensor, i: Tensor, j: Tensor) -> NDArray[np.float64]:
+        """Correlate pairs of rows at all shifts; return the best of each image, either way."""
+        count = len(own) // 2
+        best = torch.full((count,), -1.0)
+        for first in range(0, len(i), _PAIRS):
+            part = slice(first, first + _PAIRS)
+            found = _correlate(own[i[part]], self._spectra[j[part]])
+            best.scatter_reduce_(0, i[part] % count, found, "amax")
+        correlations: NDArray[np.float64] = best.double().numpy()
+        return correlations
+
+
+class _Low:
+    """The low frequencies of some images, and the norm of all others."""
+
+    def __init__(self, spectra: Tensor, most: int) -> None:
+        rows = [*range(most + 1), *range(-most, 0)]
+        self._inside = spectra[:, rows, : most + 1].flatten(1)  # (n, k) complex64
+        self._outside = (1 - self._inside.abs().square().sum(1)).clamp_min(0).sqrt()
+        turns = _DOWN[:, rows][:, None, :, None] * _ACROSS[: most + 1].T[None, :, None]
+        flat = turns.reshape(-1, self._inside.shape[1])  # (shifts, k)
+        self._turns = torch.cat([flat.real, -flat.imag], 1).T.contiguous()
+
+    def bound(self, i: Tensor, other: "_Low", j: Tensor) -> Tensor:
+        """Return what the correlation of each pair of rows is at most, over all shifts."""
+        found = torch.empty(len(i))
+        for first in range(0, len(i), _PAIRS_LOW):
+            part = slice(first, first + _PAIRS_LOW)
+            product = self._inside[i[part]] * other._inside[j[part]].conj()  # noqa: SLF001 - its own kind
+            at_shifts = torch.cat([product.real, product.imag], 1) @ self._turns
+            rest = self._outside[i[part]] * other._outside[j[part]]  # noqa: SLF001
+            found[part] = at_shifts.amax(1) + rest
+        return found
+
+
+_SHIFTS = torch.arange(-SHIFT_PX, SHIFT_PX + 1)
+_DOWN = torch.exp(2j * math.pi * _SHIFTS[:, None] * torch.fft.fftfreq(SIDE_PX))  # (13, 64)
+_ACROSS = torch.exp(2j * math.pi * torch.arange(_HALF)[:, None] / SIDE_PX * _SHIFTS)  # (33, 13)
+# Complex products as real ones, which matrix multiplication is fast at.
+_DOWN_REAL = torch.cat([_DOWN.real, -_DOWN.imag], 1)  # (13, 128)
+_ACROSS_REAL = torch.stack(
+    [torch.cat([_ACROSS.real, _ACROSS.imag], 1), torch.cat([-_ACROSS.imag, _ACROSS.real], 1)], 1
+).flatten(0, 1)  # (66, 26): real and imaginary parts take turns in the rows
+
+
+def _correlate(own: Tensor, theirs: Tensor) -> Tensor:
+    """Return the largest correlation `(p,)` of pairs of spectra `(p, 64, 33)` over the shifts."""
+    product = torch.view_as_real((own * theirs.conj()).resolve_conj())  # (p, 64, 33, 2)
+    columns = product.reshape(-1, 2 * _HALF) @ _ACROSS_REAL
+    parts = columns.view(-1, SIDE_PX, 2, len(_SHIFTS)).transpose(1, 2)
+    surface = _DOWN_REAL @ parts.reshape(-1, 2 * SIDE_PX, len(_SHIFTS))  # (p, 13, 13)
+    best: Tensor = surface.flatten(1).amax(1)
+    return best
+
+
+def _both_ways(images: NDArray[np.uint8]) -> Tensor:
+    """Return the spectra of the images, and then of the mirrored ones, `(2n, 64, 33)`."""
+    unit = normalised(images)
+    return _spectra(torch.cat([unit, unit.flip(2)]))
+
+
+def _spectra(unit: Tensor) -> Tensor:
+    """Return half spectra `(n, 64, 33) complex64` whose inner products are those of the images."""
+    weights = torch.full((_HALF,), 2.0)
+    weights[0] = weights[-1] = 1.0  # The other columns stand for their mirror images too.
+    return torch.fft.rfft2(unit) * (weights.sqrt() / SIDE_PX)

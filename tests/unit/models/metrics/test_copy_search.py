@@ -1,0 +1,56 @@
+"""The fast search finds what the plain one does."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+
+from models.metrics.copies import QUANTILE, closest
+from models.metrics.copy_search import DEFAULT_THRESHOLD, CopySearch
+
+
+def pictures(count: int, seed: int, sigma: float = 3) -> NDArray[np.uint8]:
+    random = np.random.default_rng(seed)
+    smooth = gaussian_filter(random.normal(0, 1, (count, 64, 64)), (0, sigma, sigma))
+    smooth /= np.abs(smooth).max((1, 2), keepdims=True)
+    return np.asarray(128 + 100 * smooth, np.uint8)
+
+
+TRAINING = pictures(40, 0)
+COPIES = np.roll(TRAINING[:9, :, ::-1], (5, -6), (1, 2))
+OTHERS = pictures(30, 1)
+IMAGES = np.concatenate([COPIES, OTHERS, pictures(8, 2, sigma=0.6), np.zeros_like(OTHERS[:1])])
+
+
+@pytest.fixture(scope="module")
+def plain() -> NDArray[np.float64]:
+    return closest(IMAGES, TRAINING).correlations
+
+
+@pytest.mark.parametrize("floor", [-1.0, 0.0, 0.3, 0.5, 0.8, 0.99])
+def test_correlations_above_any_floor_are_those_of_the_plain_search(
+    plain: NDArray[np.float64], floor: float
+) -> None:
+    expected = np.maximum(plain, floor)
+    assert CopySearch(TRAINING).above(IMAGES, floor) == pytest.approx(expected, abs=2e-6)
+
+
+def test_larger_images_are_compared_at_64_px_too() -> None:
+    large = np.repeat(np.repeat(IMAGES, 2, 1), 2, 2)
+    expected = closest(large, TRAINING).correlations
+    assert CopySearch(TRAINING).above(large, -1) == pytest.approx(expected, abs=2e-6)
+
+
+@pytest.mark.parametrize("count", [1, 2, 130])
+def test_threshold_is_the_quantile_of_the_plain_search(count: int) -> None:
+    unseen = pictures(count, 3)
+    expected = np.quantile(closest(unseen, TRAINING).correlations, QUANTILE)
+    assert CopySearch(TRAINING).threshold(unseen) == pytest.approx(expected, abs=2e-6)
+
+
+def test_threshold_without_unseen_images_is_the_default() -> None:
+    assert CopySearch(TRAINING).threshold(OTHERS[:0]) == DEFAULT_THRESHOLD
+
+
+def test_no_image_of_none() -> None:
+    assert CopySearch(TRAINING).above(OTHERS[:0], 0.5).shape == (0,)
