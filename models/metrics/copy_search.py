@@ -146,4 +146,5 @@ def _spectra(unit: Tensor) -> Tensor:
     """Return half spectra `(n, 64, 33) complex64` whose inner products are those of the images."""
     weights = torch.full((_HALF,), 2.0)
     weights[0] = weights[-1] = 1.0  # The other columns stand for their mirror images too.
-    return torch.fft.rfft2(unit) * (weights.sqrt() / SIDE_PX)
+    spectra: Tensor = torch.fft.rfft2(unit) * (weights.sqrt() / SIDE_PX)
+    return spectra
