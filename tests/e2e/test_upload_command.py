@@ -18,7 +18,13 @@ from app.laptop import Running
 from tests.e2e.conftest import head
 
 Command = Callable[..., subprocess.Popen[str]]
-PART_BYTES = 8 << 20
+COMMAND = """
+import signal, sys
+from app.cli import main
+# Whoever started the tests in the background has told them to ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(main())
+"""
 
 
 @pytest.fixture
@@ -30,7 +36,7 @@ def upload(service: Running, tmp_path: Path) -> Command:
             "GLIAFORGE_STATE": str(tmp_path / "state"),
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "app.cli", "upload", str(path), *options],
+            [sys.executable, "-c", COMMAND, "upload", str(path), *options],
             env=os.environ | own,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
