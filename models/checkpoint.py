@@ -19,22 +19,20 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.config import AnyTrainingConfig, DCGANConfig, Frozen, HybridConfig
+from models import exchange
+from models.config import DCGANConfig, HybridConfig
+from models.exchange import FORMAT_VERSION, METADATA_KEY, Header
 from models.guard import GuardState
 from models.networks import build
 from models.run_folder import UserError
 from models.trainees.trainee import Trainee
 
-FORMAT_VERSION = 1
-"""Raised when an older reader could misread what is written."""
-
 WEIGHTS, STATE, SUMMARY, SAMPLES = (
-    "weights.safetensors",
+    exchange.WEIGHTS,
     "state.safetensors",
     "checkpoint.json",
     "samples.png",
 )
-_METADATA_KEY = "gliaforge"
 _FORBIDDEN_IN_LABEL = frozenset("/\\\0")
 
 
@@ -65,19 +63,6 @@ class TrainingState:
         return self.step * self.config.batch_size
 
 
-class Header(Frozen):
-    """What a weights file says of itself."""
-
-    format_version: int
-    config: AnyTrainingConfig
-    labels: tuple[str, ...]
-    image_size: int
-    step: int
-    images_seen: int
-    seed: int
-    dataset_digest: str
-
-
 class Summary(Header):
     """What `checkpoint.json` adds to the header: the counters, and the digests of the files."""
 
@@ -106,7 +91,7 @@ def save(folder: Path, state: TrainingState, samples_png: bytes) -> None:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     header = _header(state)
-    metadata = {_METADATA_KEY: header.model_dump_json()}
+    metadata = {METADATA_KEY: header.model_dump_json()}
     generators: dict[str, Tensor] = {}
     others: dict[str, Tensor] = {}
     for trainee in state.trainees:
@@ -171,11 +156,11 @@ def load_weights(path: Path, device: torch.device) -> Weights:
             metadata = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path.name} is not a whole safetensors file: {error}") from error
-    if _METADATA_KEY not in metadata:
+    if METADATA_KEY not in metadata:
         raise CheckpointError(
-            f"{path.name} was not written by Gliaforge: it has no {_METADATA_KEY!r} metadata"
+            f"{path.name} was not written by Gliaforge: it has no {METADATA_KEY!r} metadata"
         )
-    header = _parse(Header, metadata[_METADATA_KEY], path.name)
+    header = _parse(Header, metadata[METADATA_KEY], path.name)
     _demand_plain_labels(header.labels)
     drawn, networks = build.samplers(header.config, header.labels)
     for prefix, network in networks.items():

@@ -10,7 +10,15 @@ from pydantic import JsonValue
 
 from models.progress import Progress
 from models.run import run_in
-from models.run_folder import ExportSpec, IngestSpec, Kind, ReportSpec, SampleSpec, TrainSpec
+from models.run_folder import (
+    ExportSpec,
+    ImportSpec,
+    IngestSpec,
+    Kind,
+    ReportSpec,
+    SampleSpec,
+    TrainSpec,
+)
 
 
 def main(arguments: list[str]) -> int:
@@ -52,6 +60,10 @@ def _work(kind: Kind, run_dir: Path, progress: Progress) -> dict[str, JsonValue]
         from models.data.export import export  # noqa: PLC0415 - see `main`
 
         return export(run_dir, ExportSpec.model_validate_json(text), progress)
+    if kind is Kind.IMPORT:
+        from models.admission import admit  # noqa: PLC0415 - see `main`
+
+        return admit(run_dir, ImportSpec.model_validate_json(text), progress)
     if kind is Kind.TRAIN:
         from models.training import train  # noqa: PLC0415 - see `main`
 

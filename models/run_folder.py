@@ -38,6 +38,7 @@ class Kind(StrEnum):
     SAMPLE = "sample"
     REPORT = "report"
     EXPORT = "export"
+    IMPORT = "import"
 
 
 class IngestSpec(Frozen):
@@ -183,6 +184,18 @@ class ExportSpec(Frozen):
     splits: tuple[str, ...] = ("train", "validation", "holdout")
     kind: str = Field("real", description="real or synthetic; the files say which.")
     with_sixteen_bits: bool = False
+
+
+class ImportSpec(Frozen):
+    """Judge the archive of a generator that somebody else made.
+
+    Outputs: `weights.safetensors` as it was in the archive, and `samples.png` as a training leaves
+    it. Result detail: a `models.exchange.Description`.
+    """
+
+    archive: str = "content"
+    max_bytes: int = Field(1 << 30, ge=1, description="Inflated size of each of its files.")
+    threads: int = Field(0, ge=0)
 
 
 class Outcome(StrEnum):

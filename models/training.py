@@ -1,6 +1,5 @@
 """Train what a configuration describes, and leave checkpoints that can be resumed."""
 
-import io
 import math
 import time
 from pathlib import Path
@@ -9,7 +8,6 @@ from typing import TYPE_CHECKING, NoReturn
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from pydantic import JsonValue
 from torch import Tensor
 
@@ -24,6 +22,7 @@ from models.config import (
 )
 from models.data.slices import Slices, load_split
 from models.live import Live, Values
+from models.mosaic import TILES, mosaic
 from models.networks import build
 from models.progress import Progress, Stopped
 from models.run_folder import TrainSpec, UserError, checkpoint_name
@@ -33,9 +32,6 @@ from models.watch import Watch
 
 if TYPE_CHECKING:
     from models.trainees.trainee import Trainee
-
-TILES = 8
-"""Images of each label in a snapshot."""
 
 _METRICS_POINTS = 300
 _TICK_SHARE, _TICK_IMAGES = 0.02, 5_000
@@ -151,14 +147,6 @@ def begin(
     scores = len(trainees[0].scores)
     sums = torch.zeros((len(trainees), scores), dtype=torch.float64, device=where)
     return TrainingState(config, seed, data.digest, trainees, 0, sums, [0] * len(trainees))
-
-
-def mosaic(rows: list[Tensor]) -> bytes:
-    """Return a PNG with each `(n, S, S) uint8` as one row of n tiles, without gaps."""
-    strips = [row.permute(1, 0, 2).flatten(1) for row in rows]  # (S, n * S)
-    buffer = io.BytesIO()
-    Image.fromarray(torch.cat(strips).numpy()).save(buffer, "PNG")
-    return buffer.getvalue()
 
 
 def _rows_by_network(config: DCGANConfig, data: Slices) -> dict[str, Tensor]:

@@ -1,0 +1,75 @@
+"""Say what leaves and enters the service as a generator: a zip of three files; no torch.
+
+`weights.safetensors` is the file of a checkpoint as it is, with its header in its metadata;
+`config.json` is a `Description`; `model_card.md` is for people, and no program reads it.
+"""
+
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, StringConstraints
+
+from models.config import AnyTrainingConfig, Frozen
+
+WEIGHTS, DESCRIPTION, CARD = "weights.safetensors", "config.json", "model_card.md"
+FORMAT_VERSION: Final = 1
+"""Of weights and description: raised when an older reader could misread what is written."""
+METADATA_KEY = "gliaforge"
+"""Of the one JSON text in the metadata of the weights."""
+MOST_LABELS = 100
+MOST_IMAGES = 10**12
+MOST_SEED = 2**53 - 1
+"""A whole number that every reader of JSON has exactly."""
+
+Label = Annotated[str, StringConstraints(pattern=r"^\w[\w .()+-]{0,63}$")]
+"""As ingest takes them: never a path, markup or a formula."""
+Split = Literal["train", "validation", "holdout"]
+Count = Annotated[int, Field(ge=0, le=MOST_IMAGES)]
+Measure = Annotated[
+    str, StringConstraints(pattern=r"^\w[\w .()+-]{0,63}/[a-z0-9_]{1,64}(/[a-z0-9_]{1,64})?$")
+]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class Header(Frozen):
+    """What a weights file says of itself."""
+
+    format_version: int
+    config: AnyTrainingConfig
+    labels: tuple[str, ...]
+    image_size: int
+    step: int
+    images_seen: int
+    seed: int
+    dataset_digest: str
+
+
+class Description(Header):
+    """What the archive of a generator says of it; as strict as for the words of a stranger."""
+
+    format_version: Literal[1] = FORMAT_VERSION
+    labels: tuple[Label, ...] = Field(min_length=1, max_length=MOST_LABELS)
+    image_size: Literal[64, 128, 256]
+    step: Count
+    images_seen: Count
+    seed: int = Field(ge=0, le=MOST_SEED)
+    dataset_digest: str = Field(pattern=r"^[0-9A-Za-z-]{1,128}$")
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the weights file.")
+    size_bytes: int = Field(ge=1, le=MOST_IMAGES, description="Of the weights file.")
+    value_count: int = Field(ge=1, le=MOST_IMAGES, description="Numbers in the weights.")
+    dataset_kind: Literal["real", "synthetic"] = "real"
+    images: dict[Split, Annotated[dict[Label, Count], Field(max_length=MOST_LABELS)]] = Field(
+        default_factory=dict, description="Images of the dataset: split -> label -> count."
+    )
+    metrics: dict[Measure, Finite] = Field(
+        default_factory=dict,
+        max_length=2000,
+        description="What the training measured at this step.",
+    )
+    software: str = Field(
+        pattern=r"^[0-9A-Za-z .+-]{1,64}$", description="Name and version of what wrote it."
+    )
+
+    @property
+    def header(self) -> Header:
+        """What the metadata of its weights must say too."""
+        return Header(**{name: getattr(self, name) for name in Header.model_fields})
