@@ -18,7 +18,8 @@ from benchmarks import service
 from benchmarks.sampling import write_weights
 from models import checkpoint
 from models.latents import BLOCK
-from models.sampling import block, encode
+from models.sample_files import encode
+from models.sampling import block
 
 WARM_UP = 3
 

@@ -229,6 +229,23 @@ class Interpolation(Frozen):
     steps: int = Field(ge=2, le=100, description="Images on the way, both ends among them.")
 
 
+class SampleFilter(Frozen):
+    """Which generated images are withheld."""
+
+    copies: bool = Field(
+        default=False,
+        description="Withhold what is nearer to a training image than all but one in a hundred "
+        "unseen real images are, mirrored and shifted too.",
+    )
+    realism: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="Withhold what is less realistic, by its neighbours among the training images "
+        "in `texture-v1`, than this share of unseen real images.",
+    )
+
+
 class SamplingConfig(Frozen):
     """How images are drawn from a trained generator."""
 
@@ -244,6 +261,8 @@ class SamplingConfig(Frozen):
         description="For each image asked for, draw this many along the great circle between its "
         "latent and that of another seed.",
     )
+
+    filter: SampleFilter = SampleFilter()
 
     @property
     def images_each(self) -> int:

@@ -147,9 +147,17 @@ class SampleSpec(Frozen):
     to_seed,step`, the last two empty where there is no such way; `provenance.json`. An event
     `images` with `rows` of the same columns tells of each few that are complete. Image `(seed,
     label, index)` has, with the same `config`, the same pixels whatever is asked for beside it.
+
+    What a filter withholds is not written: the events tell of it with a `withheld_reason`, and the
+    provenance lists it. As many further indices are drawn, up to twice the count; on a way to
+    another seed none are. Result detail: `{"counts", "withheld"}` by label, and `notes` that say
+    where there are fewer images than were asked for.
     """
 
     weights: str = "weights.safetensors"
+    packed: str = Field(
+        "packed.safetensors", description="What it was trained on; read by a filter alone."
+    )
     counts: dict[str, int] = Field(description="Label -> number of images.")
     seed: int = Field(0, ge=0, lt=2**63)
     config: SamplingConfig = SamplingConfig()
@@ -158,6 +166,11 @@ class SampleSpec(Frozen):
     provenance: dict[str, str] = Field(
         default_factory=dict, description="Identifiers written into every file: generator, ..."
     )
+
+    @property
+    def is_filtered(self) -> bool:
+        """Whether any image may be withheld."""
+        return self.config.filter.copies or self.config.filter.realism is not None
 
 
 class ReportSpec(Frozen):

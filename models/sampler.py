@@ -18,12 +18,15 @@ import torch
 from pydantic import JsonValue
 
 from models.checkpoint import Weights, load_weights
+from models.config import SampleFilter
 from models.progress import Progress
 from models.run import OUT_OF_MEMORY, run_in
 from models.run_folder import EXIT_DISK_FULL, Result, SampleSpec
-from models.sampling import sample
+from models.sampling import Loaders, sample
+from models.withholding import Filter
 
-_Key = tuple[str, int, int, int, int]
+_File = tuple[int, int, int, int]
+_Key = tuple[str, _File]
 
 
 class WeightsCache:
@@ -41,12 +44,9 @@ class WeightsCache:
             CheckpointError: as `load_weights`.
         """
         try:
-            stat = path.stat()
+            key = (str(device), _identity(path))
         except OSError:
             return load_weights(path, device)  # it says what is wrong
-        # The same file by another name (a hard link) has the same identity; one that was written
-        # anew has not.
-        key = (str(device), stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
         if key not in self._kept:
             weights = load_weights(path, device)
             self._kept[key] = (weights, _size_bytes(weights))
@@ -68,27 +68,60 @@ class WeightsCache:
         self._kept.clear()
 
 
+class LastFilter:
+    """The filter that was used last: as a rule the next batch is of the same generator."""
+
+    def __init__(self) -> None:
+        """Keep nothing yet."""
+        self._kept: tuple[tuple[_File, SampleFilter], Filter] | None = None
+
+    def load(self, path: Path, config: SampleFilter) -> Filter:
+        """Return what judges by the pack in `path`, made unless it is kept.
+
+        Raises:
+            UserError: as `Filter`.
+        """
+        try:
+            key = (_identity(path), config)
+        except OSError:
+            return Filter(path, config)  # it says what is wrong
+        if self._kept is None or self._kept[0] != key:
+            self._kept = None  # two at a time may be too much for the memory
+            self._kept = key, Filter(path, config)
+        return self._kept[1]
+
+    def clear(self) -> None:
+        """Keep nothing."""
+        self._kept = None
+
+
+def _identity(path: Path) -> _File:
+    """Return what a hard link to the same file shares, and one that was written anew does not."""
+    stat = path.stat()
+    return stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+
+
 def serve(memory_bytes: int, idle_s: float) -> None:
     """Serve standard input until it ends, or until nobody asks for `idle_s` seconds."""
     # What a library prints must not be taken for an answer.
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
-    cache = WeightsCache(memory_bytes)
+    cache, filters = WeightsCache(memory_bytes), LastFilter()
     with answers:
         while (run_dir := _next_request(sys.stdin, idle_s)) is not None:
-            status = draw(run_dir, cache)
+            status = draw(run_dir, cache, filters)
             # Between two requests SIGTERM ends the process.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             answers.write(f"{status}\n")
             answers.flush()
 
 
-def draw(run_dir: Path, cache: WeightsCache) -> int:
-    """Do the sampling of one run folder with kept generators; return its exit status."""
+def draw(run_dir: Path, cache: WeightsCache, filters: LastFilter) -> int:
+    """Do the sampling of one run folder with what is kept; return its exit status."""
 
     def work(progress: Progress) -> dict[str, JsonValue]:
         spec = SampleSpec.model_validate_json((run_dir / "spec.json").read_text(encoding="utf-8"))
-        return sample(run_dir, spec, progress, cache.load)
+        return sample(run_dir, spec, progress, Loaders(cache.load, filters.load))
 
     status = run_in(run_dir, work)
     if status == EXIT_DISK_FULL:
@@ -96,6 +129,7 @@ def draw(run_dir: Path, cache: WeightsCache) -> int:
     error = Result.model_validate_json((run_dir / "result.json").read_bytes()).error
     if error is not None and error.code == OUT_OF_MEMORY:
         cache.clear()
+        filters.clear()
     return status
 
 

@@ -1,98 +1,98 @@
-"""Draw images from trained generators and write them as marked PNG files.
+"""Draw images from trained generators.
 
 Image `(seed, label, index)` is a pure function of the weights and those three. The forward pass
 always runs on the same aligned blocks of 16 indices, because a convolution may round differently
 in a batch of another size; what was not asked for is dropped.
 """
 
-import csv
 import hashlib
-import io
-import platform
 import time
-import zlib
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, astuple, dataclass, fields
-from datetime import UTC, datetime
-from functools import lru_cache
-from importlib import metadata
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from pydantic import JsonValue
 
 from models import device, latents
 from models.checkpoint import Weights, load_weights
-from models.config import SamplingConfig
+from models.config import SampleFilter, SamplingConfig
 from models.data.slices import to_pixels
 from models.latents import BLOCK, PLAIN
 from models.progress import Progress, Stopped
 from models.run_folder import SampleSpec, UserError, write_json
+from models.sample_files import Row, encode, marks, provenance, write_manifest
+from models.withholding import Filter
 
-DESCRIPTION = "Synthetic image made by a generative model. Not for diagnosis."
-
-# Encoding takes 0.3 ms a 128 px slice, a tenth of its forward pass; level 6 takes 1.5 ms, and
-# matching runs alone, which black background has, gives smaller files than level 1's search.
-_COMPRESS_LEVEL, _COMPRESS_STRATEGY = 1, zlib.Z_RLE
 # One waits for the GPU while the others encode.
 _CUDA_WORKERS = 4
 _PROGRESS_S = 1.0
+MOST_DRAWN = 2
+"""How many times the images asked for are drawn at most, to make up for those withheld."""
 
-
-@dataclass(frozen=True)
-class _Row:
-    """One line of `manifest.csv`."""
-
-    file: str
-    label: str
-    index: int
-    seed: int
-    sha256: str
-    to_seed: int | None = None
-    step: int | None = None
-
-
-_Place = tuple[str, int, int]
+Place = tuple[str, int, int]
 """The label of a block of images, its number, and the step on the way to another seed."""
 
 
-def sample(
-    run_dir: Path,
-    spec: SampleSpec,
-    progress: Progress,
-    load: Callable[[Path, torch.device], Weights] = load_weights,
-) -> dict[str, JsonValue]:
-    """Write `outputs/` as `SampleSpec` describes and return `{"counts"}`.
+@dataclass(frozen=True)
+class Loaders:
+    """Where generators and filters come from; they may know what was loaded before."""
 
-    `load` may know generators that were loaded before.
+    weights: Callable[[Path, torch.device], Weights] = load_weights
+    filter: Callable[[Path, SampleFilter], Filter] = Filter
+
+
+@dataclass(frozen=True)
+class _Drawing:
+    """What all blocks of a run share."""
+
+    outputs: Path
+    weights: Weights
+    spec: SampleSpec
+    filter: Filter | None
+    common: dict[str, str]
+
+
+def sample(
+    run_dir: Path, spec: SampleSpec, progress: Progress, loaders: Loaders | None = None
+) -> dict[str, JsonValue]:
+    """Write `outputs/` as `SampleSpec` describes and return `{"counts", "withheld", "notes"}`.
 
     Raises:
         Stopped: when `progress` says so; what was written so far is left, without a manifest.
-        UserError: for an unknown label, unusable weights, or no CUDA.
+        UserError: for an unknown label, unusable weights or pack, or no CUDA; `all_withheld` when
+            no image was good enough.
     """
+    loaders = loaders or Loaders()
     where = device.choose(spec.device, spec.threads)
     device.demand_repeatable_kernels()
-    weights = load(run_dir / spec.weights, where)
+    weights = loaders.weights(run_dir / spec.weights, where)
     for label in spec.counts:
         _demand_known(weights, label)
+    judge = loaders.filter(run_dir / spec.packed, spec.config.filter) if spec.is_filtered else None
     outputs = run_dir / "outputs"
     for label in spec.counts:
         (outputs / "images" / label).mkdir(parents=True, exist_ok=True)
-    rows = list(_write_images(outputs, weights, spec, progress))
+    drawing = _Drawing(outputs, weights, spec, judge, marks(spec))
+    rows = list(_write_images(drawing, progress))
+    released = Counter(row.label for row in rows if row.withheld_reason is None)
+    withheld = Counter(row.label for row in rows if row.withheld_reason is not None)
+    _demand_some(released, withheld)
     turns = {label: turn for turn, label in enumerate(spec.counts)}
     rows.sort(key=lambda row: (turns[row.label], row.file))
-    with (outputs / "manifest.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow([field.name for field in fields(_Row)])
-        writer.writerows(astuple(row) for row in rows)
-    write_json(outputs / "provenance.json", _provenance(weights, spec))
-    return {"counts": dict(spec.counts)}
+    write_manifest(outputs / "manifest.csv", rows)
+    facts = None if judge is None else judge.facts
+    write_json(outputs / "provenance.json", provenance(weights, spec, rows, facts))
+    return {
+        "counts": {label: released[label] for label in spec.counts},
+        "withheld": dict(withheld),
+        "notes": list(_shortfalls(spec, released, withheld)),
+    }
 
 
 def images(
@@ -127,7 +127,7 @@ def images(
 
 
 def block(
-    weights: Weights, place: _Place, seed: int, config: SamplingConfig = PLAIN
+    weights: Weights, place: Place, seed: int, config: SamplingConfig = PLAIN
 ) -> NDArray[np.uint8]:
     """Return the images `(16, S, S) uint8` of a label, the number of a block and a step.
 
@@ -142,31 +142,14 @@ def block(
     return chosen
 
 
-def encode(pixels: NDArray[np.uint8], text: dict[str, str]) -> bytes:
-    """Return `(S, S) uint8` as an 8-bit greyscale PNG with `text` in its text chunks."""
-    chunks = PngInfo()
-    for key, value in text.items():
-        chunks.add_text(key, value)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(
-        buffer,
-        "PNG",
-        pnginfo=chunks,
-        compress_level=_COMPRESS_LEVEL,
-        compress_type=_COMPRESS_STRATEGY,
-    )
-    return buffer.getvalue()
-
-
-def _write_images(
-    outputs: Path, weights: Weights, spec: SampleSpec, progress: Progress
-) -> Iterator[_Row]:
-    """Write every image, reporting at most once a second, and yield its row in order."""
+def _write_images(drawing: _Drawing, progress: Progress) -> Iterator[Row]:
+    """Write every image, reporting at most once a second, and yield the rows block by block."""
+    spec = drawing.spec
     total, written = sum(spec.counts.values()) * spec.config.images_each, 0
     started_s = reported_s = time.monotonic()
-    for rows in _write_blocks(outputs, weights, spec, progress):
+    for rows in _write_blocks(drawing, progress):
         yield from rows
-        written += len(rows)
+        written += sum(row.withheld_reason is None for row in rows)
         progress.event("images", {"rows": [asdict(row) for row in rows]})
         if time.monotonic() - reported_s >= _PROGRESS_S:
             reported_s = time.monotonic()
@@ -174,82 +157,96 @@ def _write_images(
     progress.event("progress", _speed(written, total, time.monotonic() - started_s))
 
 
-def _write_blocks(
-    outputs: Path, weights: Weights, spec: SampleSpec, progress: Progress
-) -> Iterator[list[_Row]]:
-    """Draw, encode and write whole blocks side by side, and yield the rows of each in order.
-
-    On a CPU each block runs on one thread and there are as many blocks as threads: nobody waits
-    for half of a convolution, and the pixels do not depend on the number of threads.
-    """
-    common = _marks(spec)
+def _write_blocks(drawing: _Drawing, progress: Progress) -> Iterator[list[Row]]:
+    """Write what is asked for, and then as many more as were withheld, up to a limit."""
+    spec = drawing.spec
+    wanted = {label: range(count) for label, count in spec.counts.items() if count}
+    released: Counter[str] = Counter()
     threads = torch.get_num_threads()
-    workers = threads if weights.device.type == "cpu" else _CUDA_WORKERS
-    waiting: deque[Future[list[_Row]]] = deque()
+    workers = threads if drawing.weights.device.type == "cpu" else _CUDA_WORKERS
     torch.set_num_threads(1)
     try:
         with ThreadPoolExecutor(workers, "block") as pool:
-            for place in _blocks(spec):
-                if progress.should_stop():
-                    raise Stopped
-                waiting.append(pool.submit(_write_block, outputs, weights, spec, place, common))
-                if len(waiting) > 2 * workers:
-                    yield waiting.popleft().result()
-            for future in waiting:
-                yield future.result()
+            while wanted:
+                for rows in _side_by_side(pool, 2 * workers, drawing, wanted, progress):
+                    released.update(row.label for row in rows if row.withheld_reason is None)
+                    yield rows
+                wanted = _further(spec, wanted, released)
     finally:
         torch.set_num_threads(threads)
 
 
-def _blocks(spec: SampleSpec) -> Iterator[_Place]:
-    for label, count in spec.counts.items():
-        for number in range(-(-count // BLOCK)):
-            for step in range(spec.config.images_each):
+def _side_by_side(
+    pool: ThreadPoolExecutor,
+    most_waiting: int,
+    drawing: _Drawing,
+    wanted: dict[str, range],
+    progress: Progress,
+) -> Iterator[list[Row]]:
+    """Draw, judge, encode and write whole blocks side by side; yield the rows of each in order.
+
+    On a CPU each block runs on one thread and there are as many blocks as threads: nobody waits
+    for half of a convolution, and the pixels do not depend on the number of threads.
+    """
+    waiting: deque[Future[list[Row]]] = deque()
+    for place in _blocks(wanted, drawing.spec.config.images_each):
+        if progress.should_stop():
+            raise Stopped
+        waiting.append(pool.submit(_write_block, drawing, place, wanted[place[0]]))
+        if len(waiting) > most_waiting:
+            yield waiting.popleft().result()
+    for future in waiting:
+        yield future.result()
+
+
+def _further(spec: SampleSpec, drawn: dict[str, range], released: Counter[str]) -> dict[str, range]:
+    """Return the next indices to draw, as many as are missing; a way between seeds has no next."""
+    if spec.config.interpolate is not None:
+        return {}
+    found = {}
+    for label, indices in drawn.items():
+        count = spec.counts[label]
+        missing = count - released[label]
+        following = range(indices.stop, min(indices.stop + missing, MOST_DRAWN * count))
+        if following:
+            found[label] = following
+    return found
+
+
+def _blocks(wanted: dict[str, range], steps: int) -> Iterator[Place]:
+    for label, indices in wanted.items():
+        for number in range(indices.start // BLOCK, -(-indices.stop // BLOCK)):
+            for step in range(steps):
                 yield label, number, step
 
 
-def _write_block(
-    outputs: Path,
-    weights: Weights,
-    spec: SampleSpec,
-    place: _Place,
-    common: dict[str, str],
-) -> list[_Row]:
-    """Write the part of one block that is asked for."""
-    label, number, step = place
+def _write_block(drawing: _Drawing, place: Place, wanted: range) -> list[Row]:
+    """Write the part of one block that is wanted, but for what the filter withholds."""
+    spec, first = drawing.spec, place[1] * BLOCK
+    indices = range(max(first, wanted.start), min(first + BLOCK, wanted.stop))
+    drawn = block(drawing.weights, place, spec.seed, spec.config)
+    asked = drawn[indices.start - first : indices.stop - first]
+    reasons = [None] * len(asked) if drawing.filter is None else drawing.filter.reasons(asked)
+    write = partial(_write_image, drawing, place)
+    return [write(*one) for one in zip(indices, asked, reasons, strict=True)]
+
+
+def _write_image(
+    drawing: _Drawing, place: Place, index: int, pixels: NDArray[np.uint8], reason: str | None
+) -> Row:
+    spec, (label, _, step) = drawing.spec, place
+    file = f"images/{label}/{index:06d}.png"
+    own = {"Seed": str(spec.seed), "Label": label, "Index": str(index)}
     way = spec.config.interpolate
-    ending = "" if way is None else f"-{step:02d}"
-    on_the_way = () if way is None else (way.to_seed, step)
-    first = number * BLOCK
-    asked = block(weights, place, spec.seed, spec.config)[: spec.counts[label] - first]
-    rows = []
-    for index, image in enumerate(asked, first):
-        file = f"images/{label}/{index:06d}{ending}.png"
-        own = {"Seed": str(spec.seed), "Label": label, "Index": str(index)}
-        if way is not None:
-            own |= {"To seed": str(way.to_seed), "Step": f"{step} of 0 to {way.steps - 1}"}
-        content = encode(image, {**common, **own})
-        (outputs / file).write_bytes(content)
-        sha256 = hashlib.sha256(content).hexdigest()
-        rows.append(_Row(file, label, index, spec.seed, sha256, *on_the_way))
-    return rows
-
-
-def _marks(spec: SampleSpec) -> dict[str, str]:
-    """Return the text that all images of a run share; no provenance can unsay "synthetic"."""
-    return {
-        **spec.provenance,
-        "Synthetic": "true",
-        "Software": f"Gliaforge {version('gliaforge')}",
-        "Temperature": f"{spec.config.temperature:g}",
-        "Description": DESCRIPTION,
-    }
-
-
-@lru_cache
-def version(distribution: str) -> str:
-    """Return the version of an installed distribution, which takes a while to find."""
-    return metadata.version(distribution)
+    if way is not None:
+        file = f"images/{label}/{index:06d}-{step:02d}.png"
+        own |= {"To seed": str(way.to_seed), "Step": f"{step} of 0 to {way.steps - 1}"}
+    content = encode(pixels, {**drawing.common, **own})
+    if reason is None:
+        (drawing.outputs / file).write_bytes(content)
+    sha256 = hashlib.sha256(content).hexdigest()
+    row = Row(file, label, index, spec.seed, sha256, withheld_reason=reason)
+    return row if way is None else replace(row, to_seed=way.to_seed, step=step)
 
 
 def _speed(written: int, total: int, elapsed_s: float) -> dict[str, JsonValue]:
@@ -262,27 +259,25 @@ def _speed(written: int, total: int, elapsed_s: float) -> dict[str, JsonValue]:
     }
 
 
-def _provenance(weights: Weights, spec: SampleSpec) -> dict[str, JsonValue]:
-    return {
-        "synthetic": True,
-        "description": DESCRIPTION,
-        "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "software": {
-            "gliaforge": version("gliaforge"),
-            "torch": version("torch"),
-            "numpy": version("numpy"),
-            "python": platform.python_version(),
-        },
-        "device": weights.device.type,
-        "spec": spec.model_dump(mode="json"),
-        "config": weights.header.config.model_dump(mode="json"),
-        "weights": {
-            **weights.header.model_dump(mode="json", exclude={"config", "labels"}),
-            "labels": list(weights.header.labels),
-        },
-        "counts": dict(spec.counts),
-        "provenance": dict(spec.provenance),
-    }
+def _shortfalls(spec: SampleSpec, released: Counter[str], withheld: Counter[str]) -> Iterator[str]:
+    """Say for which labels there are fewer images than were asked for."""
+    for label, count in spec.counts.items():
+        asked = count * spec.config.images_each
+        if released[label] < asked:
+            yield (
+                f"{released[label]:,} of {asked:,} images of {label}:"
+                f" {withheld[label]:,} of {released[label] + withheld[label]:,} drawn were withheld"
+            )
+
+
+def _demand_some(released: Counter[str], withheld: Counter[str]) -> None:
+    if withheld and not released:
+        raise UserError(
+            "all_withheld",
+            f"all {withheld.total():,} images that were drawn were withheld, as near copies of"
+            " training images or for low realism: take another checkpoint, train on more images,"
+            " or ask for less realism",
+        )
 
 
 def _demand_known(weights: Weights, label: str) -> None:

@@ -67,6 +67,21 @@ def reach(features: Features, k: int) -> Features:
     return found
 
 
+def realism(features: Features, real: Features, reaches: Features) -> Features:
+    """Return how well each of `(n, d)` lies among the real `(m, d)`, with their squared `reaches`.
+
+    The best, over the tighter half of the real images, of its reach over the distance: from 1 on
+    the image is within reach; immense for a copy. Kynkaanniemi et al. 2019, equation 3.
+    """
+    is_tight = reaches <= np.median(reaches)
+    found = np.empty(len(features))
+    for first in range(0, len(features), _CHUNK):
+        squared = squared_distances(features[first : first + _CHUNK], real[is_tight])
+        ratios = reaches[is_tight] / np.maximum(squared, np.finfo(float).tiny)
+        found[first : first + _CHUNK] = np.sqrt(ratios.max(1))
+    return found
+
+
 def nearest(features: Features, others: Features) -> tuple[NDArray[np.int64], Features]:
     """Return for each of `(n, d)` the row of the nearest of `(m, d)`, and the distance to it."""
     rows = np.empty(len(features), np.int64)

@@ -70,7 +70,11 @@ def test_a_training_can_be_sampled(run_dir: Path) -> None:
     )
     (run_dir / "spec.json").write_text(spec.model_dump_json())
     assert main(["sample", str(run_dir)]) == 0
-    assert result(run_dir)["detail"] == {"counts": {"none": 1}}
+    assert result(run_dir)["detail"] == {
+        "counts": {"none": 1},
+        "withheld": {},
+        "notes": [],
+    }
     lines = (run_dir / "events.jsonl").read_text().splitlines()
     kinds = [json.loads(line)["type"] for line in lines]
     assert {"progress", "metrics", "checkpoint", "images"} == set(kinds)

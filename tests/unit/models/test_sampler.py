@@ -10,9 +10,10 @@ import torch
 
 from models import checkpoint, sampler
 from models.cli import main
-from models.config import DCGANConfig
-from models.run_folder import Outcome, Result, SampleSpec, TrainSpec
-from models.sampler import WeightsCache
+from models.config import DCGANConfig, SampleFilter
+from models.run_folder import Outcome, Result, SampleSpec, TrainSpec, UserError
+from models.sampler import LastFilter, WeightsCache
+from models.withholding import Filter
 
 TINY = DCGANConfig(
     image_size=64,
@@ -196,12 +197,41 @@ def test_short_memory_empties_the_cache(
     train: Train, request_folder: RequestFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights, cache = train(0), WeightsCache(1 << 30)
-    sampler.draw(request_folder(weights), cache)
+    sampler.draw(request_folder(weights), cache, LastFilter())
     assert len(cache) == 1
 
     def fail(*_arguments: object) -> None:
         raise MemoryError
 
     monkeypatch.setattr(sampler, "sample", fail)
-    assert sampler.draw(request_folder(weights), cache) == 0
+    assert sampler.draw(request_folder(weights), cache, LastFilter()) == 0
     assert len(cache) == 0
+
+
+def test_filter_is_kept_until_another_is_asked_for(
+    tmp_path: Path, write_pack: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[SampleFilter] = []
+
+    class Counted(Filter):
+        def __init__(self, path: Path, config: SampleFilter) -> None:
+            made.append(config)
+            super().__init__(path, config)
+
+    monkeypatch.setattr(sampler, "Filter", Counted)
+    pack = write_pack(tmp_path / "packed.safetensors", {"none": 8})
+    (tmp_path / "linked").hardlink_to(pack)
+    filters, copies = LastFilter(), SampleFilter(copies=True)
+    first = filters.load(pack, copies)
+    assert filters.load(tmp_path / "linked", copies) is first
+    assert filters.load(pack, SampleFilter()) is not first
+    assert len(made) == 2
+    filters.clear()
+    filters.load(pack, SampleFilter())
+    assert len(made) == 3
+
+
+def test_absent_pack_is_a_failure_with_a_reason(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        LastFilter().load(tmp_path / "packed.safetensors", SampleFilter(copies=True))
+    assert caught.value.code == "pack_unusable"

@@ -8,14 +8,22 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pydantic import JsonValue
 
 from models.checkpoint import WEIGHTS, Weights, load_weights, save
-from models.config import DCGANConfig, HybridConfig, Interpolation, SamplingConfig
+from models.config import (
+    DCGANConfig,
+    HybridConfig,
+    Interpolation,
+    SampleFilter,
+    SamplingConfig,
+)
 from models.data.slices import Slices
 from models.progress import Silent, Stopped
 from models.run_folder import SampleSpec, UserError
-from models.sampling import images, sample
+from models.sampling import Loaders, images, sample
 from models.training import begin
+from models.withholding import Filter
 
 if TYPE_CHECKING:
     from tests.unit.models.conftest import Recorder
@@ -202,7 +210,7 @@ def test_progress_counts_the_images(
     monkeypatch.setattr("models.sampling._PROGRESS_S", 0.0)
     progress = recorder()
     spec = SampleSpec(counts={"none": 100}, device="cpu", threads=1)
-    assert sample(run_dir, spec, progress) == {"counts": {"none": 100}}
+    assert sample(run_dir, spec, progress)["counts"] == {"none": 100}
     fractions = [event["fraction"] for event in progress.of("progress")]
     assert fractions == [0.16, 0.32, 0.48, 0.64, 0.8, 0.96, 1, 1]
 
@@ -210,7 +218,7 @@ def test_progress_counts_the_images(
 def interpolated(run_dir: Path, count: int) -> Path:
     config = SamplingConfig(temperature=0.9, interpolate=Interpolation(to_seed=8, steps=3))
     spec = SampleSpec(counts={"none": count}, seed=5, config=config, device="cpu", threads=2)
-    assert sample(run_dir, spec, Silent()) == {"counts": {"none": count}}
+    assert sample(run_dir, spec, Silent())["counts"] == {"none": 3 * count}
     return run_dir / "outputs"
 
 
@@ -245,3 +253,90 @@ def test_step_does_not_depend_on_what_is_asked_for_beside_it(
     config = SamplingConfig(temperature=0.9, interpolate=Interpolation(to_seed=8, steps=3))
     found = pixels(run_dir, "none/000017-01.png")
     assert np.array_equal(found, images(weights, "none", [17], 5, config, step=1)[0])
+
+
+class Judge(Filter):
+    """Withholds images by their order of pixels, whatever else is judged; `every` of so many."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._facts = {"every": every}
+
+    def reasons(self, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> list[str | None]:
+        digests = [hashlib.sha256(image.tobytes()).digest()[0] for image in images]
+        return ["near_copy" if digest % self._every == 0 else None for digest in digests]
+
+
+def filtered(
+    run_dir: Path, every: int, config: SamplingConfig | None = None, **counts: int
+) -> dict[str, JsonValue]:
+    on = SampleFilter(copies=True)
+    config = (config or SamplingConfig()).model_copy(update={"filter": on})
+    spec = SampleSpec(counts=counts, seed=5, config=config, device="cpu", threads=2)
+    return sample(run_dir, spec, Silent(), Loaders(filter=lambda _path, _config: Judge(every)))
+
+
+def listed(run_dir: Path) -> list[tuple[str, int]]:
+    with (run_dir / "outputs/manifest.csv").open(newline="") as file:
+        return [(row["label"], int(row["index"])) for row in csv.DictReader(file)]
+
+
+@pytest.mark.parametrize("architecture", ["hybrid"])
+def test_withheld_images_are_made_up_for_by_the_next_ones(run_dir: Path, weights: Weights) -> None:
+    found = filtered(run_dir, 3, none=40, glioma=5)
+    kept = listed(run_dir)
+    for label, count in (("glioma", 5), ("none", 40)):
+        drawn = images(weights, label, range(2 * count), 5)
+        good = [n for n, reason in enumerate(Judge(3).reasons(drawn)) if reason is None]
+        assert [index for one, index in kept if one == label] == good[:count]
+        for index in good[:count]:
+            assert np.array_equal(pixels(run_dir, f"{label}/{index:06d}.png"), drawn[index])
+    document = json.loads((run_dir / "outputs/provenance.json").read_text())
+    withheld = [(one["label"], one["index"], one["reason"]) for one in document["withheld"]]
+    last = max(index for label, index in kept if label == "none")
+    expected = [
+        ("none", index, "near_copy") for index in range(last) if ("none", index) not in kept
+    ]
+    assert [one for one in withheld if one[0] == "none"] == expected
+    assert document["filter"] == {"every": 3}
+    assert found["counts"] == {"none": 40, "glioma": 5}
+    assert found["notes"] == []
+    files = (run_dir / "outputs/images/none").iterdir()
+    assert len(list(files)) == 40
+
+
+@pytest.mark.parametrize("architecture", ["hybrid"])
+def test_no_more_than_twice_the_count_is_drawn(
+    run_dir: Path, weights: Weights, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def most(
+        self: Judge, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    ) -> list[str | None]:
+        kept = images_of_two[3].tobytes()
+        return [None if image.tobytes() == kept else "low_realism" for image in images]
+
+    images_of_two = images(weights, "none", range(20), 5)
+    monkeypatch.setattr(Judge, "reasons", most)
+    found = filtered(run_dir, 1, none=10)
+    assert (found["counts"], found["withheld"]) == ({"none": 1}, {"none": 19})
+    assert found["notes"] == ["1 of 10 images of none: 19 of 20 drawn were withheld"]
+
+
+def test_batch_of_which_all_is_withheld_is_a_failure(run_dir: Path) -> None:
+    with pytest.raises(UserError, match="all 6 images") as caught:
+        filtered(run_dir, 1, none=3)
+    assert caught.value.code == "all_withheld"
+    assert not (run_dir / "outputs/manifest.csv").exists()
+
+
+@pytest.mark.parametrize("architecture", ["hybrid"])
+def test_withheld_step_of_a_way_leaves_a_gap(run_dir: Path) -> None:
+    way = SamplingConfig(interpolate=Interpolation(to_seed=8, steps=5))
+    found = filtered(run_dir, 3, way, none=8)
+    released = len(listed(run_dir))
+    assert 0 < released < 40
+    withheld = 40 - released
+    assert (found["counts"], found["withheld"]) == ({"none": released}, {"none": withheld})
+    assert found["notes"] == [
+        f"{released} of 40 images of none: {withheld} of 40 drawn were withheld"
+    ]

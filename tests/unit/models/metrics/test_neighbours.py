@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from models.metrics.neighbours import compare, nearest, reach, squared_distances
+from models.metrics.neighbours import compare, nearest, reach, realism, squared_distances
 
 RANDOM = np.random.default_rng
 
@@ -89,3 +89,15 @@ def test_squared_distances_are_never_negative() -> None:
 def test_too_few_images_are_refused() -> None:
     with pytest.raises(ValueError, match="5 real and 30 generated images; needs 6"):
         compare(sample(5), sample(30))
+
+
+def test_realism_is_the_reach_of_the_best_tight_neighbour_over_the_distance() -> None:
+    real = np.array([[0.0], [1.0], [2.0], [10.0], [20.0]])
+    reaches = reach(real, 1)  # 1, 1, 1, 64 and 100, of which the first three are tight
+    found = realism(np.array([[4.0], [0.5], [15.0]]), real, reaches)
+    assert found == pytest.approx([1 / 2, 2, 1 / 13])
+
+
+def test_realism_of_a_copy_is_beyond_any_other() -> None:
+    real = np.array([[0.0], [1.0], [2.0]])
+    assert realism(real[:1], real, reach(real, 1))[0] > 1e6
