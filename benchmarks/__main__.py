@@ -8,7 +8,14 @@ from pathlib import Path
 
 from benchmarks import ingest, ingest_memory, latency, load, sampling, upload
 
-AIMS = {"upload": 0.8, "ingest": 0.7, "ingest_memory": 2, "sampling": 0.7, "latency": 3}
+AIMS = {
+    "upload": 0.8,
+    "ingest": 0.7,
+    "ingest of volumes": 0.7,
+    "memory of ingest": 2,
+    "sampling": 0.7,
+    "latency": 3,
+}
 """At least; but memory and the latency of a small batch are to be at most this."""
 
 
@@ -16,15 +23,21 @@ def main() -> None:
     """Print each figure, and each ratio beside what we aim at."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--dataset", type=Path, help="folder of images for ingest; else a phantom")
+    parser.add_argument("--volumes", type=Path, help="folder of NIfTI for ingest; else noise")
     options = parser.parse_args()
     cores = os.cpu_count() or 1
     print(f"{platform.processor() or platform.machine()}, {cores} cores, {platform.platform()}")
     with tempfile.TemporaryDirectory() as folder:
-        dataset = options.dataset or ingest.phantom_folder(Path(folder))
+        places = [Path(folder) / name for name in ("slices", "volumes")]
+        for place in places:
+            place.mkdir()
+        dataset = options.dataset or ingest.phantom_folder(places[0])
+        volumes = options.volumes or ingest.volume_folder(places[1])
         found = {
             "upload": upload.measure(),
             "ingest": ingest.measure(dataset, cores),
-            "ingest_memory": ingest_memory.measure(),
+            "ingest of volumes": ingest.measure(volumes, cores),
+            "memory of ingest": ingest_memory.measure(),
             "sampling": sampling.measure(threads=cores),
             "latency": latency.measure(),
         }

@@ -64,6 +64,17 @@ def phantom_folder(folder: Path) -> Path:
     return folder
 
 
+def volume_folder(folder: Path) -> Path:
+    """Fill a folder with sixteen compressed volumes of smooth noise and return it."""
+    random = np.random.default_rng(0)
+    for number in range(16):
+        coarse = random.normal(300, 100, (32, 32, 24))
+        values = np.kron(coarse, np.ones((8, 8, 1))) + random.normal(0, 10, (256, 256, 24))
+        image = nibabel.nifti1.Nifti1Image(values.astype(np.int16), np.diag([1.0, 1.0, 5.0, 1.0]))
+        image.to_filename(folder / f"{number:02d}.nii.gz")
+    return folder
+
+
 def measure(dataset: Path, workers: int) -> dict[str, float]:
     """Return the files/s of ingest and of the bare loop over `dataset`, and their ratio."""
     paths = sorted(path for path in dataset.rglob("*") if path.suffix.lower() in SUFFIXES | VOLUMES)
