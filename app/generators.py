@@ -16,6 +16,7 @@ from app.tables import Checkpoint, Dataset, Generator, HistoryPoint
 from models.config import (
     MIN_TRAINING_IMAGES,
     POOLED_LABEL,
+    TRAINING_CONFIG,
     DCGANConfig,
     HybridConfig,
     Networks,
@@ -80,6 +81,15 @@ def _demand_enough(dataset: Dataset, config: DCGANConfig | HybridConfig) -> list
             " (the preset cpu-64, or config.networks per_dataset)"
         )
     return labels
+
+
+def training_pack_key(session: Session, row: Generator) -> str | None:
+    """Return the key of the packed images that it was trained on; None if they are not here."""
+    query = select(Dataset).where(Dataset.id == row.dataset_id, Dataset.deleted_at.is_(None))
+    dataset = session.scalar(query)
+    size_px = TRAINING_CONFIG.validate_python(row.config).image_size
+    pack = dataset.packs.get(str(size_px)) if dataset else None
+    return str(pack["key"]) if isinstance(pack, dict) and pack["count"] else None
 
 
 def prefix(row: Generator) -> str:

@@ -1,7 +1,8 @@
 """Sample batches: ask for images by label, list them, hand them out."""
 
 import io
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
@@ -21,6 +22,7 @@ from app.tables import Generator, SampleBatch, SampleImage
 from models.config import SamplingConfig
 
 ROWS_AT_ONCE = 1000
+NOT_COMPARED = "not compared with the training images: it may hold near copies of them"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,9 @@ class Wish:
     """Label -> number of images; labels with none are left out."""
     seed: int = 0
     config: SamplingConfig = field(default_factory=SamplingConfig)
+    """Its `filter.copies` gives way to the next."""
+    copies: bool | None = None
+    """Withhold near copies of training images; None does where those are at hand."""
     image_format: str = "png"
 
 
@@ -47,7 +52,8 @@ def create(
     Raises:
         NotReadyError: if the generator has no checkpoint yet.
         NotFoundError: if it has no such checkpoint.
-        InvalidRequestError: if it cannot make one of the labels.
+        InvalidRequestError: if it cannot make one of the labels, or a filter is asked for that has
+            nothing to compare with.
     """
     checkpoint = generators.checkpoint(session, generator, checkpoint_id)
     unknown = sorted(set(wish.counts) - set(generator.labels))
@@ -56,6 +62,7 @@ def create(
             f"the generator cannot make {', '.join(unknown)};"
             f" it makes {', '.join(generator.labels)}"
         )
+    config, notes = _with_filter(session, generator, wish)
     row = SampleBatch(
         id=new_id(Prefix.SAMPLE_BATCH),
         tenant_id=generator.tenant_id,
@@ -63,11 +70,27 @@ def create(
         checkpoint_id=checkpoint.id,
         counts={label: count for label, count in wish.counts.items() if count},
         seed=wish.seed,
-        config=wish.config.model_dump(mode="json"),
+        config=config.model_dump(mode="json"),
+        notes=notes,
         format=wish.image_format,
     )
     start_job(session, row, Kind.GENERATE, request_id)
     return row
+
+
+def _with_filter(
+    session: Session, generator: Generator, wish: Wish
+) -> tuple[SamplingConfig, list[str]]:
+    """Decide whether near copies are withheld; return how to draw, and what to say about it."""
+    is_at_hand = generators.training_pack_key(session, generator) is not None
+    copies = is_at_hand if wish.copies is None else wish.copies
+    if (copies or wish.config.filter.realism is not None) and not is_at_hand:
+        raise InvalidRequestError(
+            "the images that the generator was trained on are not here, so a filter has nothing to"
+            " compare with; ask without it"
+        )
+    chosen = wish.config.filter.model_copy(update={"copies": copies})
+    return wish.config.model_copy(update={"filter": chosen}), [] if copies else [NOT_COMPARED]
 
 
 def apportion(count: int, shares: Mapping[str, float]) -> dict[str, int]:
@@ -91,9 +114,13 @@ def prefix(row: SampleBatch) -> str:
 
 
 def seal(
-    session: Session, claim: Claim, archive_key: str, images: Iterable[dict[str, object]]
+    session: Session,
+    claim: Claim,
+    archive_key: str,
+    images: Iterable[dict[str, object]],
+    notes: Sequence[str] = (),
 ) -> None:
-    """Record the images, whose objects are complete, and the archive of them all.
+    """Record the images, whose objects are complete, and the archive of those released.
 
     Raises:
         LeaseLostError: if the attempt no longer owns the job.
@@ -104,7 +131,10 @@ def seal(
     rows = [{"batch_id": row.id, **image} for image in images]
     for start in range(0, len(rows), ROWS_AT_ONCE):
         session.execute(insert(SampleImage), rows[start : start + ROWS_AT_ONCE])
-    row.archive_key, row.released = archive_key, len(rows)
+    withheld = Counter(str(one["label"]) for one in rows if not one["released"])
+    row.archive_key, row.released = archive_key, len(rows) - withheld.total()
+    row.withheld, row.withheld_by_label = withheld.total(), dict(withheld)
+    row.notes = [*row.notes, *notes]
 
 
 def archive_key(row: SampleBatch) -> str:
@@ -149,9 +179,15 @@ def choose(session: Session, row: SampleBatch, count: int) -> list[SampleImage]:
 
 def preview(storage: Storage, row: SampleBatch, images: list[SampleImage]) -> bytes:
     """Draw images with their labels, under a notice that they are synthetic."""
-    tiles = [Tile(_decode(storage.get(image.key)), image.label) for image in images]
+    tiles = [Tile(_decode(storage.get(image_key(image))), image.label) for image in images]
     title = f"{len(tiles)} of {row.released} images, seed {row.seed}"
     return draw(tiles, title=title, columns=max(1, min(5, len(tiles))), synthetic=True)
+
+
+def image_key(image: SampleImage) -> str:
+    """Return the key of a released image."""
+    assert image.key is not None, "what is released is stored"
+    return image.key
 
 
 def _decode(png: bytes) -> Image.Image:

@@ -376,6 +376,9 @@ class SampleBatch(Resource, Table):
     """How its images are drawn: a `models.config.SamplingConfig`."""
     released: Mapped[int] = mapped_column(default=0)
     withheld: Mapped[int] = mapped_column(default=0)
+    withheld_by_label: Mapped[dict[str, int]] = mapped_column(default=dict, server_default="{}")
+    notes: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
+    """What whoever asked for it should know."""
     archive_key: Mapped[str | None]
 
 
@@ -393,7 +396,8 @@ class SampleImage(Table):
     step: Mapped[int | None]
     """On the way to another seed, from 0."""
     sha256: Mapped[str]
-    key: Mapped[str]
+    key: Mapped[str | None]
+    """None if it is withheld: it is stored nowhere."""
     released: Mapped[bool] = mapped_column(default=True)
     withheld_reason: Mapped[str | None]
 

@@ -23,7 +23,6 @@ from worker.run import Run, Stop
 
 log = structlog.get_logger()
 _POLL_S = 0.05
-_WEIGHTS = "weights.safetensors"
 
 
 class Sampler:
@@ -39,15 +38,29 @@ class Sampler:
         )
         self._process: subprocess.Popen[bytes] | None = None
         self._killed_before: int | None = None
-        self._files = _WeightFiles(settings.scratch, settings.sampler_memory_bytes)
+        folder = scratch.own_folder(settings.scratch)
+        self._weights = _Files(folder, "weights", settings.sampler_memory_bytes)
+        self._packs = _Files(folder, "packed", settings.sampler_memory_bytes)
 
-    def draw(self, run: Run, prefix: str, spec: SampleSpec, on_event: OnEvent) -> Result:
+    def draw(
+        self,
+        run: Run,
+        prefix: str,
+        spec: SampleSpec,
+        on_event: OnEvent,
+        packed_key: str | None = None,
+    ) -> Result:
         """Draw with the weights below a key prefix in the run's folder, as `run_child` would.
+
+        A filter in `spec` needs the `packed_key` of what the weights were trained on.
 
         Raises:
             StoppedError, JobFailedError, AttemptLostError, LeaseLostError: as `run_child`.
         """
-        os.link(self._files.get(self._storage, prefix), run.folder / _WEIGHTS)
+        weights = self._weights.get(self._storage, f"{prefix}{spec.weights}")
+        os.link(weights, run.folder / spec.weights)
+        if spec.is_filtered and packed_key is not None:
+            os.link(self._packs.get(self._storage, packed_key), run.folder / spec.packed)
         (run.folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
         events = Events(run, on_event, takes_progress=True)
         process = self._ask(run.folder)
@@ -107,26 +120,26 @@ class Sampler:
             stopper.look()
 
 
-class _WeightFiles:
-    """Weights on the disk of the worker, the ones that were used lately."""
+class _Files:
+    """Objects on the disk of the worker, the ones that were used lately, and always the last."""
 
-    def __init__(self, folder: Path, most_bytes: int) -> None:
-        self._folder = scratch.own_folder(folder)
+    def __init__(self, folder: Path, name: str, most_bytes: int) -> None:
+        self._folder, self._name = folder, name
         self._most_bytes = most_bytes
         self._kept: OrderedDict[str, Path] = OrderedDict()
         self._count = 0
 
-    def get(self, storage: Storage, prefix: str) -> Path:
-        """Return the file of the weights below a key prefix, fetched unless it is there."""
-        if prefix not in self._kept:
+    def get(self, storage: Storage, key: str) -> Path:
+        """Return the file of an object that never changes, fetched unless it is there."""
+        if key not in self._kept:
             self._count += 1
-            path = self._folder / f"{self._count}.safetensors"
-            storage.get_file(f"{prefix}{_WEIGHTS}", path)
-            self._kept[prefix] = path
-        self._kept.move_to_end(prefix)
+            path = self._folder / f"{self._name}-{self._count}"
+            storage.get_file(key, path)
+            self._kept[key] = path
+        self._kept.move_to_end(key)
         while len(self._kept) > 1 and self._size_bytes() > self._most_bytes:
             self._kept.popitem(last=False)[1].unlink()
-        return self._kept[prefix]
+        return self._kept[key]
 
     def _size_bytes(self) -> int:
         return sum(path.stat().st_size for path in self._kept.values())

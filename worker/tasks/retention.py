@@ -103,7 +103,7 @@ def _referred(session: Session, job: Job, stored: Iterable[str]) -> set[str]:
             batch = session.get(SampleBatch, job.resource_id)
             images = select(SampleImage.key).where(SampleImage.batch_id == job.resource_id)
             archive = {batch.archive_key} if batch and batch.archive_key else set()
-            return archive | set(session.scalars(images))
+            return archive | {key for key in session.scalars(images) if key is not None}
         case Kind.REPORT:
             report = session.get(Report, job.resource_id)
             return set(report.plots.values()) if report else set()

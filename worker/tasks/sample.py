@@ -11,10 +11,10 @@ from typing import Any, Self, cast
 from pydantic import JsonValue
 from sqlalchemy.orm import Session
 
-from app import samples
+from app import generators, samples
 from app.parts import Parts
 from app.storage import PART_BYTES, STORAGE_ERRORS
-from app.tables import Checkpoint, SampleBatch
+from app.tables import Checkpoint, Generator, SampleBatch
 from models.config import SamplingConfig
 from models.run_folder import SampleSpec
 from worker.child import Progress
@@ -36,6 +36,12 @@ class _Drawn:
     label_index: int
     step: int | None
     sha256: str
+    withheld_reason: str | None
+
+    @property
+    def is_released(self) -> bool:
+        """Whether there is a file of it."""
+        return self.withheld_reason is None
 
 
 def generate(parts: Parts, job_id: str) -> None:
@@ -47,6 +53,8 @@ def generate(parts: Parts, job_id: str) -> None:
             row = session.get_one(SampleBatch, run.claim.resource_id)
             checkpoint = session.get_one(Checkpoint, row.checkpoint_id)
             prefix = f"{samples.prefix(row)}{run.key_prefix}"
+            generator = session.get_one(Generator, row.generator_id)
+            packed_key = generators.training_pack_key(session, generator)
         if checkpoint.removed_at is not None:
             raise JobFailedError("checkpoint_removed", "its weights had their time; take another")
         spec = SampleSpec(
@@ -61,11 +69,13 @@ def generate(parts: Parts, job_id: str) -> None:
                 "Batch": row.id,
             },
         )
+        if spec.is_filtered and packed_key is None:
+            raise JobFailedError("dataset_removed", "the training images are gone; do not filter")
         outputs = run.folder / "outputs"
         total = sum(row.counts.values()) * spec.config.images_each
         with _Storing(run, outputs, prefix, total) as storing:
-            _sampler(parts).draw(run, checkpoint.prefix, spec, storing.on_event)
-            storing.finish()
+            done = _sampler(parts).draw(run, checkpoint.prefix, spec, storing.on_event, packed_key)
+            storing.finish(cast("list[str]", done.detail["notes"]))
         run.conclude = storing.conclude
 
 
@@ -87,6 +97,7 @@ class _Storing:
     def __init__(self, run: Run, outputs: Path, prefix: str, total: int) -> None:
         """Store nothing yet."""
         self.drawn: list[_Drawn] = []
+        self._notes: list[str] = []
         self._run = run
         self._outputs = outputs
         self._prefix = prefix
@@ -118,17 +129,28 @@ class _Storing:
         if time.monotonic() - self._told_s >= _PROGRESS_S:
             self._tell()  # first: if it fails, the event is handled again
         for row in cast("list[dict[str, Any]]", data["rows"]):
-            image = _Drawn(row["file"], row["label"], row["index"], row["step"], row["sha256"])
+            image = _Drawn(
+                file=row["file"],
+                label=row["label"],
+                label_index=row["index"],
+                step=row["step"],
+                sha256=row["sha256"],
+                withheld_reason=row["withheld_reason"],
+            )
             self.drawn.append(image)
-            self._pending.append(_uploads().submit(self._put, len(self.drawn) - 1, image))
+            if image.is_released:
+                number = len(self.drawn) - 1
+                self._pending.append(_uploads().submit(self._put, number, image))
 
-    def finish(self) -> None:
-        """Store the archive too, and wait until everything is stored.
+    def finish(self, notes: list[str]) -> None:
+        """Store the archive too, and wait until everything is stored; keep the notes.
 
         Raises:
             StoppedError: if the run must stop.
             ClientError, ...: if the storage stays away.
         """
+        self._notes = notes
+        self._total = len(self._pending)  # fewer than asked for if too many were withheld
         self._pending.append(_uploads().submit(self._put_archive))
         for future in self._pending:
             while not wait([future], _PROGRESS_S).done:
@@ -155,19 +177,21 @@ class _Storing:
                     "label_index": image.label_index,
                     "step": image.step,
                     "sha256": image.sha256,
-                    "key": self.key(number),
-                    "released": True,
-                    "withheld_reason": None,
+                    "key": self.key(number) if image.is_released else None,
+                    "released": image.is_released,
+                    "withheld_reason": image.withheld_reason,
                 }
                 for index, (number, image) in enumerate(ordered)
             ),
+            self._notes,
         )
 
     def _put_archive(self) -> None:
         """Store a zip without compression: PNG files do not shrink."""
         path = self._run.folder / ARCHIVE
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            for name in ("manifest.csv", "provenance.json", *(one.file for one in self.drawn)):
+            files = (one.file for one in self.drawn if one.is_released)
+            for name in ("manifest.csv", "provenance.json", *files):
                 archive.write(self._outputs / name, name)
         storage = self._run.parts.storage
         if path.stat().st_size <= PART_BYTES:  # in one request, without the threads of a transfer
@@ -191,7 +215,7 @@ class _Storing:
 
     def _tell(self, session: Session | None = None) -> None:
         self._told_s = time.monotonic()
-        stored = sum(future.done() for future in self._pending[: len(self.drawn)])
+        stored = sum(future.done() for future in self._pending[: self._total])
         per_s = stored / max(self._told_s - self._started_s, 1e-6)
         self._progress.tell(
             {

@@ -94,7 +94,8 @@ def _wish(body: schemas.NewSampleBatch, generator: tables.Generator) -> samples.
     if counts is None:
         assert body.count is not None, "the schema demands one of the two"
         counts = samples.apportion(body.count, body.mixture or dict.fromkeys(generator.labels, 1.0))
-    return samples.Wish(counts, body.seed, body.config, body.format)
+    copies = None if body.filter is None else body.filter.copies
+    return samples.Wish(counts, body.seed, body.config, copies, body.format)
 
 
 def _ended(parts: Parts, caller: Principal, batch_id: str) -> schemas.SampleBatch | None:
@@ -151,8 +152,10 @@ def list_sample_images(
     lifetime_s = parts.settings.presigned_lifetime_s
 
     def show(image: tables.SampleImage) -> schemas.SampleImage:
-        url = parts.storage.presigned_get(image.key, lifetime_s=lifetime_s)
-        return schemas.sample_image(image, row.seed, url if image.released else None)
+        url = None
+        if image.released:
+            url = parts.storage.presigned_get(samples.image_key(image), lifetime_s=lifetime_s)
+        return schemas.sample_image(image, row.seed, url)
 
     found = samples.images(session, row.id, after=after, limit=limit)
     return page(found, limit, cursor=lambda image: image.index, item=show)

@@ -1,16 +1,16 @@
 """Sample batches and their images as they cross the wire."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from sqlalchemy.orm import Session
 
 from app import resources, tables
 from app.api.ids import CheckpointID, GeneratorID
 from app.api.schemas import jobs
 from app.api.values import WHOLE, Integer, Number
-from models.config import Interpolation, SamplingConfig
+from models.config import Interpolation, SampleFilter, SamplingConfig
 
 MAX_IMAGES = 100_000
 Count = Annotated[int, Field(ge=1, le=MAX_IMAGES), WHOLE]
@@ -25,6 +25,21 @@ class NewInterpolation(BaseModel):
 
     to_seed: Integer = Field(ge=0, le=2**53 - 1, description="The seed of the last images.")
     steps: Integer = Field(ge=2, le=100, description="Images on the way, both ends among them.")
+
+
+class NewFilter(BaseModel):
+    """What is to be withheld; as many further images are drawn, up to twice the count."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    copies: StrictBool | None = Field(
+        None,
+        description=f"{SampleFilter.model_fields['copies'].description} If absent, they are"
+        " withheld where the training images are at hand.",
+    )
+    realism: Number | None = Field(
+        None, gt=0, lt=1, description=SampleFilter.model_fields["realism"].description
+    )
 
 
 class NewSampleBatch(BaseModel):
@@ -93,6 +108,7 @@ class NewSampleBatch(BaseModel):
     interpolate: NewInterpolation | None = Field(
         None, description=SamplingConfig.model_fields["interpolate"].description
     )
+    filter: NewFilter | None = None
     format: Literal["png"] = "png"
 
     @model_validator(mode="after")
@@ -108,9 +124,12 @@ class NewSampleBatch(BaseModel):
 
     @property
     def config(self) -> SamplingConfig:
-        """How the images are to be drawn."""
+        """How the images are to be drawn; whether copies are withheld is decided later."""
         way = None if self.interpolate is None else self.interpolate.model_dump()
-        return SamplingConfig.model_validate({"temperature": self.temperature, "interpolate": way})
+        chosen = SampleFilter(realism=self.filter.realism if self.filter else None)
+        return SamplingConfig.model_validate(
+            {"temperature": self.temperature, "interpolate": way, "filter": chosen}
+        )
 
 
 class SampleBatch(BaseModel):
@@ -123,10 +142,13 @@ class SampleBatch(BaseModel):
     requested: int
     released: int
     withheld: int
+    withheld_by_label: dict[str, int]
+    notes: list[str] = Field(description="What to know of it, such as fewer images than asked for.")
     counts: dict[str, int]
     seed: int
     temperature: float
     interpolate: Interpolation | None
+    filter: SampleFilter
     format: Literal["png"]
     created_at: datetime
     job: jobs.Job | None
@@ -141,9 +163,9 @@ class SampleImage(BaseModel):
     label_index: int = Field(description="With `seed` and `label`, what determines the pixels.")
     seed: int
     step: int | None = Field(description="On the way to another seed, from 0; else null.")
-    sha256: str = Field(description="SHA-256 of the file.")
+    sha256: str = Field(description="SHA-256 of the file, which is not kept if withheld.")
     released: bool
-    withheld_reason: str | None
+    withheld_reason: Literal["near_copy", "low_realism"] | None
     url: str | None = Field(description="Presigned; null if withheld.")
 
 
@@ -158,10 +180,13 @@ def sample_batch(session: Session, row: tables.SampleBatch) -> SampleBatch:
         requested=sum(row.counts.values()) * config.images_each,
         released=row.released,
         withheld=row.withheld,
+        withheld_by_label=row.withheld_by_label,
+        notes=row.notes,
         counts=row.counts,
         seed=row.seed,
         temperature=config.temperature,
         interpolate=config.interpolate,
+        filter=config.filter,
         format=row.format,
         created_at=row.created_at,
         job=jobs.job(session, row.job) if row.job else None,
@@ -179,6 +204,6 @@ def sample_image(row: tables.SampleImage, seed: int, url: str | None) -> SampleI
         step=row.step,
         sha256=row.sha256,
         released=row.released,
-        withheld_reason=row.withheld_reason,
+        withheld_reason=cast("Literal['near_copy', 'low_realism'] | None", row.withheld_reason),
         url=url,
     )

@@ -1,6 +1,7 @@
 """The warm sampler of a worker: one child for many jobs, replaced when it is gone."""
 
 import io
+import json
 import os
 import signal
 import threading
@@ -10,16 +11,19 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 import torch
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load, save, save_file
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app import jobs, samples
 from app.job_states import Status
 from app.parts import Parts
-from app.tables import Checkpoint, Generator, Job, SampleBatch, SampleImage, now
+from app.tables import Checkpoint, Dataset, Generator, Job, SampleBatch, SampleImage, now
 from models.cli import main
 from models.config import DCGANConfig, Interpolation, SamplingConfig
 from models.run_folder import TrainSpec
@@ -91,7 +95,7 @@ def _ask(parts: Parts, generator_id: str, count: int = 3, wish: samples.Wish | N
         row = samples.create(
             session,
             session.get_one(Generator, generator_id),
-            wish or samples.Wish({"glioma": count}),
+            wish or samples.Wish({"glioma": count}, copies=False),
             checkpoint_id=None,
             request_id=None,
         )
@@ -150,12 +154,14 @@ def test_batch_is_stored_image_by_image_and_as_a_zip(parts: Parts, generator: st
         assert {"manifest.csv", "provenance.json"} <= set(archive.namelist())
         for image in images:
             name = f"images/glioma/{image.label_index:06d}.png"
-            assert archive.read(name) == parts.storage.get(image.key)
+            assert archive.read(name) == parts.storage.get(samples.image_key(image))
 
 
 def test_ways_between_seeds_are_listed_one_after_the_other(parts: Parts, generator: str) -> None:
     config = SamplingConfig(interpolate=Interpolation(to_seed=1, steps=3))
-    batch_id = _ask(parts, generator, wish=samples.Wish({"glioma": 18}, config=config))
+    batch_id = _ask(
+        parts, generator, wish=samples.Wish({"glioma": 18}, config=config, copies=False)
+    )
     job = _draw(parts, batch_id)
     assert job.status == Status.SUCCEEDED, job.error_detail
     with parts.database.transaction() as session:
@@ -168,7 +174,7 @@ def test_ways_between_seeds_are_listed_one_after_the_other(parts: Parts, generat
     with zipfile.ZipFile(io.BytesIO(parts.storage.get(row.archive_key))) as archive:
         for image in images:
             name = f"images/glioma/{image.label_index:06d}-{image.step:02d}.png"
-            assert archive.read(name) == parts.storage.get(image.key)
+            assert archive.read(name) == parts.storage.get(samples.image_key(image))
 
 
 def test_second_batch_has_the_same_child_and_fetches_no_weights(
@@ -263,3 +269,87 @@ def test_own_folder_is_named_for_this_process(parts: Parts, generator: str) -> N
     _draw(parts, _ask(parts, generator))
     name = f"own-{os.getppid()}-{os.getpid()}-x"
     assert len(list((parts.settings.scratch / name).iterdir())) == 1
+
+
+def _dataset(session: Session) -> Dataset:
+    """Return what the generator was trained on."""
+    return session.scalars(select(Dataset).join(Generator)).one()
+
+
+def _store_pack(parts: Parts, images: torch.Tensor) -> None:
+    """Store images `(N, 1, 64, 64)` as the training set."""
+    count = len(images)
+    tensors = {
+        "images": images.contiguous(),
+        "labels": torch.zeros(count, dtype=torch.int64),
+        "groups": torch.arange(count),
+        "splits": torch.zeros(count, dtype=torch.uint8),
+    }
+    named = {"labels": '["glioma"]', "size": "64", "digest": "none"}
+    with parts.database.transaction() as session:
+        pack = _dataset(session).packs["64"]
+    assert isinstance(pack, dict)
+    parts.storage.put(str(pack["key"]), save(tensors, named), "application/octet-stream")
+
+
+def _drawn(parts: Parts, batch_id: str) -> torch.Tensor:
+    """Return the images of a batch in order."""
+    with parts.database.transaction() as session:
+        found = samples.images(session, batch_id, after=-1, limit=100)
+        keys = [samples.image_key(one) for one in found]
+    pictures = [Image.open(io.BytesIO(parts.storage.get(key))) for key in keys]
+    return torch.stack([torch.from_numpy(np.array(one)) for one in pictures])[:, None]
+
+
+def _loud(weights: bytes) -> bytes:
+    """Amplify a network that has learnt nothing, so that its images are not all one grey."""
+    header = json.loads(weights[8 : 8 + int.from_bytes(weights[:8], "little")])
+    tensors = {
+        name: tensor * 8 if tensor.ndim > 1 else tensor for name, tensor in load(weights).items()
+    }
+    return save(tensors, header["__metadata__"])
+
+
+def test_near_copies_are_withheld_counted_and_made_up_for(
+    parts: Parts, generator: str, weights: bytes
+) -> None:
+    _store(parts, _loud(weights))
+    plain = _ask(parts, generator, 8)
+    _draw(parts, plain)
+    _store_pack(parts, _drawn(parts, plain)[[1, 4]].flip(3))
+    batch_id = _ask(parts, generator, wish=samples.Wish({"glioma": 6}))
+    job = _draw(parts, batch_id)
+    assert job.status == Status.SUCCEEDED, job.error_detail
+    with parts.database.transaction() as session:
+        row = session.get_one(SampleBatch, batch_id)
+        images = samples.images(session, batch_id, after=-1, limit=100)
+    assert [one.label_index for one in images] == list(range(len(images)))
+    withheld = {one.label_index: one.withheld_reason for one in images if not one.released}
+    assert {1, 4} <= withheld.keys(), "others may resemble these by chance"
+    assert set(withheld.values()) == {"near_copy"}
+    kept = set(range(len(images))) - withheld.keys()
+    count = len(withheld)
+    assert (len(kept), row.released, row.withheld) == (6, 6, count)
+    assert row.withheld_by_label == {"glioma": count}
+    assert row.archive_key is not None
+    with zipfile.ZipFile(io.BytesIO(parts.storage.get(row.archive_key))) as archive:
+        named = {name for name in archive.namelist() if name.endswith(".png")}
+    assert named == {f"images/glioma/{n:06d}.png" for n in kept}
+    stored = list(parts.storage.keys(samples.prefix(row)))
+    assert len([key for key in stored if key.endswith(".png")]) == 6
+
+
+def test_batch_of_near_copies_alone_fails_by_name(parts: Parts, generator: str) -> None:
+    plain = _ask(parts, generator, 4)
+    _draw(parts, plain)
+    _store_pack(parts, _drawn(parts, plain))
+    job = _draw(parts, _ask(parts, generator, wish=samples.Wish({"glioma": 2})))
+    assert (job.status, job.error_code) == (Status.FAILED, "all_withheld")
+
+
+def test_training_images_that_are_gone_fail_by_name(parts: Parts, generator: str) -> None:
+    batch_id = _ask(parts, generator, wish=samples.Wish({"glioma": 2}))
+    with parts.database.transaction() as session:
+        _dataset(session).packs = {}
+    job = _draw(parts, batch_id)
+    assert (job.status, job.error_code) == (Status.FAILED, "dataset_removed")

@@ -55,6 +55,7 @@ BODIES: dict[str, dict[str, object]] = {
         "seed": 0,
         "temperature": 1,
         "interpolate": {"to_seed": 1, "steps": 2},
+        "filter": {"copies": True, "realism": 0.1},
         "format": "png",
     },
     "/v1/reports": {
@@ -99,6 +100,8 @@ def _bodies(path: str) -> Iterator[object]:
         mixed = {name: value for name, value in good.items() if name != "counts"}
         yield from (mixed | {"mixture": {name: 1}} for name in STRINGS)
         yield from (mixed | {"mixture": {"glioma": value}} for value in VALUES)
+        for field in ("copies", "realism"):
+            yield from (mixed | {"filter": {field: value}, "mixture": None} for value in VALUES)
         for field in ("to_seed", "steps"):
             way = {"to_seed": 1, "steps": 2}
             yield from (mixed | {"interpolate": way | {field: value}} for value in VALUES)

@@ -4,6 +4,11 @@ from collections.abc import Callable
 
 import httpx
 import pytest
+from sqlalchemy import select
+
+from app import samples
+from app.parts import Parts
+from app.tables import Dataset
 
 NewChain = Callable[[str], dict[str, str]]
 Post = Callable[..., httpx.Response]
@@ -49,6 +54,8 @@ def test_unknown_label_is_named_though_it_got_no_image(post: Post) -> None:
         ({"count": 1, "temperature": True}, "/temperature"),
         ({"count": 1, "interpolate": {"to_seed": 1, "steps": 1}}, "/interpolate/steps"),
         ({"count": 1, "interpolate": {"to_seed": -1, "steps": 2}}, "/interpolate/to_seed"),
+        ({"count": 1, "filter": {"copies": "yes"}}, "/filter/copies"),
+        ({"count": 1, "filter": {"realism": 1}}, "/filter/realism"),
         ({"count": 1001, "interpolate": {"to_seed": 1, "steps": 100}}, "/"),
     ],
 )
@@ -69,3 +76,35 @@ def test_way_to_another_seed_counts_each_of_its_images(post: Post) -> None:
     way = {"to_seed": 2, "steps": 100}
     shown = post(count=1000, interpolate=way).json()
     assert (shown["requested"], shown["interpolate"]) == (100_000, way)
+
+
+def test_copies_are_withheld_where_the_training_images_are_at_hand(post: Post) -> None:
+    shown = post(count=1).json()
+    assert shown["filter"] == {"copies": True, "realism": None}
+    filters: list[object] = [None, {}, {"copies": None}, {"copies": True}]
+    for asked in filters:
+        shown = post(count=1, filter=asked).json()
+        assert shown["filter"] == {"copies": True, "realism": None}
+        assert (shown["notes"], shown["withheld"], shown["withheld_by_label"]) == ([], 0, {})
+
+
+def test_batch_that_is_not_compared_says_so(post: Post, parts: Parts) -> None:
+    shown = post(count=1, filter={"copies": False}).json()
+    assert (shown["filter"]["copies"], shown["notes"]) == (False, [samples.NOT_COMPARED])
+    with parts.database.transaction() as session:
+        for dataset in session.scalars(select(Dataset)):
+            dataset.packs = {}
+    shown = post(count=1).json()
+    assert (shown["filter"]["copies"], shown["notes"]) == (False, [samples.NOT_COMPARED])
+
+
+@pytest.mark.parametrize("asked", [{"copies": True}, {"realism": 0.1}])
+def test_filter_without_the_training_images_is_refused(
+    post: Post, parts: Parts, asked: dict[str, object]
+) -> None:
+    with parts.database.transaction() as session:
+        for dataset in session.scalars(select(Dataset)):
+            dataset.packs = {}
+    answer = post(count=1, filter=asked)
+    assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
+    assert "nothing to compare with" in answer.json()["detail"]
