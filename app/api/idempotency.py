@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from app.api.auth import authenticate
 from app.api.bodies import limited
 from app.api.dependencies import session_of
+from app.api_keys import Principal
 from app.database import Database
 from app.errors import IdempotencyInFlightError, IdempotencyMismatchError
 from app.parts import Parts
@@ -106,27 +107,21 @@ class IdempotentRoute(APIRoute):
 
         async def once(given: Request) -> Response:
             request = limited(given)
-            key = request.headers.get("idempotency-key")
-            if request.method != "POST" or key is None or _KEY.fullmatch(key) is None:
+            if request.method != "POST" or _key_of(request) is None:
                 return await handle(request)
             parts: Parts = request.app.state.parts
             principal = await run_in_threadpool(authenticate, parts, request)
-            asked = (principal.key_id.encode(), request.url.path.encode(), await request.body())
-            # Keyed: a body may quote a file's name, and whoever reads the database may guess.
-            secret = parts.secrecy.pseudonym_key(principal.tenant_id)
-            digest = hmac.digest(secret, b"\0".join(asked), "sha256").hex()
-            names = (principal.tenant_id, key)
-            claimed = await run_in_threadpool(_claim, parts.database, names, digest)
-            if isinstance(claimed, Response):
-                return claimed
-            request.state.ticket = claimed
+            body = await request.body()
+            first = await run_in_threadpool(claim, parts, principal, request, body)
+            if first is not None:
+                return first
             try:
                 response = await handle(request)
             except BaseException:
-                await run_in_threadpool(_free, parts.database, claimed)
+                await run_in_threadpool(free, parts, request)
                 raise
             if response.status_code >= 300:  # noqa: PLR2004 - the end of success
-                await run_in_threadpool(_free, parts.database, claimed)
+                await run_in_threadpool(free, parts, request)
             elif (session := session_of(request)) is not None:
                 await run_in_threadpool(keep, request, session, response)
             else:
@@ -134,6 +129,44 @@ class IdempotentRoute(APIRoute):
             return response
 
         return once
+
+
+def claim(parts: Parts, caller: Principal, request: Request, content: bytes) -> Response | None:
+    """Claim the key of `request`, if it has one, or return the first answer to it.
+
+    `content` is what the request must be equal in, besides its path and its API key: the body, or
+    what stands for it. For handlers that read a body for themselves; all others need not ask.
+
+    Raises:
+        IdempotencyMismatchError: if the key was used for another request.
+        IdempotencyInFlightError: if the first request has not been answered.
+    """
+    key = _key_of(request)
+    if key is None:
+        return None
+    asked = (caller.key_id.encode(), request.url.path.encode(), content)
+    # Keyed: a body may quote a file's name, and whoever reads the database may guess.
+    secret = parts.secrecy.pseudonym_key(caller.tenant_id)
+    digest = hmac.digest(secret, b"\0".join(asked), "sha256").hex()
+    claimed = _claim(parts.database, (caller.tenant_id, key), digest)
+    if isinstance(claimed, Response):
+        return claimed
+    request.state.ticket = claimed
+    return None
+
+
+def free(parts: Parts, request: Request) -> None:
+    """Forget the claim of a request that changed nothing; nothing without one."""
+    ticket: Ticket | None = getattr(request.state, "ticket", None)
+    if ticket is None:
+        return
+    with parts.database.transaction() as session:
+        session.execute(delete(IdempotencyKey).where(*_is(ticket), IdempotencyKey.status.is_(None)))
+
+
+def _key_of(request: Request) -> str | None:
+    key = request.headers.get("idempotency-key")
+    return key if key is not None and _KEY.fullmatch(key) else None
 
 
 def _claim(database: Database, names: tuple[str, str], digest: str) -> Ticket | Response:
@@ -175,12 +208,6 @@ def _claim(database: Database, names: tuple[str, str], digest: str) -> Ticket | 
 def _keep_alone(database: Database, request: Request, response: Response) -> None:
     with database.transaction() as session:
         keep(request, session, response)
-
-
-def _free(database: Database, ticket: Ticket) -> None:
-    """Forget a claim whose request changed nothing."""
-    with database.transaction() as session:
-        session.execute(delete(IdempotencyKey).where(*_is(ticket), IdempotencyKey.status.is_(None)))
 
 
 def _is(ticket: Ticket) -> tuple[ColumnElement[bool], ...]:

@@ -5,25 +5,23 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
-from starlette.requests import ClientDisconnect
 
 from app import datasets, resources, tables
 from app.api.auth import DatasetsWriter
 from app.api.dependencies import RequestID, ServiceParts
 from app.api.ids import DatasetID
+from app.api.incoming import store_body
 from app.api.problems import documented
 from app.api.schemas import datasets as schemas
 from app.errors import (
-    BadRequestError,
     ConflictError,
     GliaforgeError,
     NotFoundError,
-    TooLargeError,
     TooManyJobsError,
     UnsupportedArchiveError,
 )
 from app.parts import Parts
-from app.storage import PART_BYTES, incoming_prefix
+from app.storage import incoming_prefix
 
 router = APIRouter(tags=["datasets"])
 
@@ -72,7 +70,13 @@ async def put_dataset_content(
     """
     del filename  # it may name a patient, and nothing needs it
     key = await run_in_threadpool(_new_content_key, parts, caller.tenant_id, dataset_id)
-    size_bytes = await _store_body(parts, request, key)
+    size_bytes = await store_body(
+        parts.storage,
+        request,
+        key,
+        most_bytes=parts.settings.max_upload_bytes,
+        check=datasets.check_archive,
+    )
     response.headers["Location"] = f"/v1/datasets/{dataset_id}"
     return await run_in_threadpool(
         _start_ingest, parts, caller.tenant_id, dataset_id, (key, size_bytes, request_id)
@@ -84,49 +88,6 @@ def _new_content_key(parts: Parts, tenant_id: str, dataset_id: str) -> str:
         row = resources.get(session, tables.Dataset, tenant_id, dataset_id)
         datasets.check_takes_content(row)
         return f"{incoming_prefix(tenant_id, row.id)}{uuid.uuid4().hex}"
-
-
-async def _store_body(parts: Parts, request: Request, key: str) -> int:
-    """Stream the body to `key`; return its size in bytes.
-
-    Raises:
-        TooLargeError: before anything is stored if the length is declared, else as soon as it is.
-        UnsupportedArchiveError: if the first bytes are of no archive.
-        InvalidRequestError: if there is no body.
-        BadRequestError: if the client went away.
-    """
-    most = parts.settings.max_upload_bytes
-    declared = request.headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > most:
-        raise TooLargeError(f"an upload has at most {most} bytes")
-    buffer, size_bytes, upload = bytearray(), 0, None
-    try:
-        async for chunk in request.stream():
-            size_bytes += len(chunk)
-            if size_bytes > most:
-                raise TooLargeError(f"an upload has at most {most} bytes")
-            buffer += chunk
-            if upload is None and len(buffer) >= datasets.SNIFF_BYTES:
-                datasets.check_archive(bytes(buffer[: datasets.SNIFF_BYTES]))
-                upload = await run_in_threadpool(
-                    parts.storage.multipart, key, "application/octet-stream"
-                )
-            if upload is not None and len(buffer) >= PART_BYTES:
-                part, buffer = buffer, bytearray()
-                await run_in_threadpool(upload.add, part)
-        if upload is None:
-            datasets.check_archive(bytes(buffer))
-            upload = await run_in_threadpool(
-                parts.storage.multipart, key, "application/octet-stream"
-            )
-        await run_in_threadpool(upload.add, buffer)
-        await run_in_threadpool(upload.complete)
-    except ClientDisconnect as error:
-        raise BadRequestError("the upload broke off; nothing was kept") from error
-    finally:
-        if upload is not None:
-            await run_in_threadpool(upload.close)
-    return size_bytes
 
 
 def _start_ingest(
