@@ -85,6 +85,8 @@ def _demand_enough(dataset: Dataset, config: DCGANConfig | HybridConfig) -> list
 
 def training_pack_key(session: Session, row: Generator) -> str | None:
     """Return the key of the packed images that it was trained on; None if they are not here."""
+    if row.dataset_id is None:  # imported, and perhaps not yet
+        return None
     query = select(Dataset).where(Dataset.id == row.dataset_id, Dataset.deleted_at.is_(None))
     dataset = session.scalar(query)
     size_px = TRAINING_CONFIG.validate_python(row.config).image_size

@@ -11,6 +11,7 @@ class Kind(StrEnum):
     GENERATE = "generate"
     REPORT = "report"
     EXPORT = "export"
+    IMPORT = "import"
 
 
 class Status(StrEnum):

@@ -28,6 +28,7 @@ TASKS = {
     Kind.GENERATE: Task.GENERATE,
     Kind.REPORT: Task.REPORT,
     Kind.EXPORT: Task.EXPORT,
+    Kind.IMPORT: Task.IMPORT,
 }
 MAX_UNFINISHED = 500
 """Jobs of one tenant that may wait or run at a time."""

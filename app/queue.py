@@ -22,6 +22,7 @@ class Task(StrEnum):
     GENERATE = "sample_batch.generate"
     REPORT = "report.measure"
     EXPORT = "dataset.export"
+    IMPORT = "generator.import"
     REAP = "housekeeping.reap"
     SWEEP = "housekeeping.sweep"
     PURGE = "housekeeping.purge"
@@ -33,6 +34,7 @@ QUEUES = {
     Task.INGEST: "cpu.ingest",
     Task.REPORT: "cpu.report",
     Task.EXPORT: "cpu.export",
+    Task.IMPORT: "cpu.import",
     Task.TRAIN: "gpu.train",
     Task.GENERATE: "gpu.generate",
     Task.REAP: "housekeeping",

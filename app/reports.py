@@ -26,10 +26,11 @@ def create(
     Raises:
         NotReadyError: if the dataset or the batch is not ready.
         InvalidRequestError: if the batch's generator was trained on another dataset, whose split
-            says nothing about this one.
+            says nothing about this one. What an imported one was trained on is for the caller to
+            know.
     """
     generator = session.get_one(Generator, batch.generator_id)
-    if generator.dataset_id != dataset.id:
+    if generator.dataset_id not in {None, dataset.id}:
         raise InvalidRequestError(
             "the sample batch comes from a generator that was trained on another dataset;"
             f" use real_dataset_id {generator.dataset_id}"
@@ -51,6 +52,22 @@ def create(
 def prefix(row: Report) -> str:
     """Return the key prefix of everything that belongs to the report."""
     return resource_prefix(row.tenant_id, "reports", row.id)
+
+
+def limits(generator: Generator, dataset: Dataset) -> tuple[str, ...]:
+    """Say what a report cannot show because nobody here knows how its generator was trained."""
+    if generator.origin is None:
+        return ()
+    limit = (
+        "The generator was imported, and its archive names another dataset: copies of the images"
+        " that it was trained on are not looked for, and it may have seen the holdout."
+    )
+    if generator.origin.get("dataset_digest") == dataset.digest:
+        limit = (
+            "The generator was imported; that it was trained on this dataset, and on its training"
+            " split alone, is what its archive says."
+        )
+    return (limit,)
 
 
 def seal(

@@ -106,12 +106,13 @@ def status(row: AnyResource) -> str:
         return "empty"
     kind = type(row)
     waiting = "ingesting" if kind is Dataset else "queued"
+    at_work = "importing" if row.job.kind == Kind.IMPORT else _AT_WORK[kind]
     names = {
         Status.QUEUED: waiting,
-        Status.RUNNING: _AT_WORK[kind],
-        Status.PAUSING: _AT_WORK[kind],
+        Status.RUNNING: at_work,
+        Status.PAUSING: at_work,
         Status.PAUSED: "paused" if kind is Generator else waiting,
-        Status.CANCELLING: _AT_WORK[kind],
+        Status.CANCELLING: at_work,
         Status.CANCELLED: "failed" if kind is Dataset else "cancelled",
         Status.SUCCEEDED: "ready",
         Status.FAILED: "failed",

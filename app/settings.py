@@ -85,6 +85,9 @@ class Settings(DatabaseSettings):
     )
 
     max_upload_bytes: int = Field(20 << 30, ge=1, description="Largest body of a dataset upload.")
+    max_import_bytes: int = Field(
+        1 << 30, ge=1, description="Largest archive of a generator, and largest file in it."
+    )
     presigned_lifetime_s: int = Field(3600, ge=60, le=7 * 86400)
 
     lease_s: float = Field(60, gt=0, description="A worker silent for longer has lost its job.")

@@ -319,11 +319,12 @@ class Export(Resource, Table):
 
 
 class Generator(Resource, Table):
-    """A trained, or training, set of networks."""
+    """A trained, or training, or imported set of networks."""
 
     __tablename__ = "generators"
 
-    dataset_id: Mapped[str] = mapped_column(ForeignKey(Dataset.id), index=True)
+    dataset_id: Mapped[str | None] = mapped_column(ForeignKey(Dataset.id), index=True)
+    """None if it was imported."""
     name: Mapped[str]
     preset: Mapped[str]
     config: Mapped[JSON]
@@ -331,6 +332,10 @@ class Generator(Resource, Table):
     labels: Mapped[list[str]]
     images_seen: Mapped[int] = mapped_column(default=0)
     best_checkpoint_id: Mapped[str | None]
+    content_key: Mapped[str | None]
+    """Of the archive that is to be imported, until that has ended."""
+    origin: Mapped[JSON | None]
+    """What the archive said of it, if it was imported: a `models.exchange.Description`."""
 
 
 class Checkpoint(Table):

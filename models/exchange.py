@@ -4,9 +4,12 @@
 `config.json` is a `Description`; `model_card.md` is for people, and no program reads it.
 """
 
+import math
+import re
+from collections.abc import Mapping
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import AfterValidator, Field
 
 from models.config import AnyTrainingConfig, Frozen
 
@@ -20,13 +23,28 @@ MOST_IMAGES = 10**12
 MOST_SEED = 2**53 - 1
 """A whole number that every reader of JSON has exactly."""
 
-Label = Annotated[str, StringConstraints(pattern=r"^\w[\w .()+-]{0,63}$")]
+_LABEL = re.compile(r"\w[\w .()+-]{0,63}")
 """As ingest takes them: never a path, markup or a formula."""
+_MEASURE = re.compile(rf"{_LABEL.pattern}(/[a-z0-9_]{{1,64}}){{1,2}}")
+
+
+def _label(text: str) -> str:
+    if _LABEL.fullmatch(text) is None:
+        raise ValueError("is no label: letters, digits, spaces and .()+-, at most 64")
+    return text
+
+
+def _measure(text: str) -> str:
+    if _MEASURE.fullmatch(text) is None:
+        raise ValueError("is no name of a measure, such as all/kid")
+    return text
+
+
+# Not by a pattern of pydantic's, whose engine has other letters than Python's.
+Label = Annotated[str, AfterValidator(_label)]
+Measure = Annotated[str, AfterValidator(_measure)]
 Split = Literal["train", "validation", "holdout"]
 Count = Annotated[int, Field(ge=0, le=MOST_IMAGES)]
-Measure = Annotated[
-    str, StringConstraints(pattern=r"^\w[\w .()+-]{0,63}/[a-z0-9_]{1,64}(/[a-z0-9_]{1,64})?$")
-]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -73,3 +91,12 @@ class Description(Header):
     def header(self) -> Header:
         """What the metadata of its weights must say too."""
         return Header(**{name: getattr(self, name) for name in Header.model_fields})
+
+
+def speakable(values: Mapping[str, float]) -> dict[str, float]:
+    """Return those of `values` that a description can carry: named as measures are, and finite."""
+    return {
+        name: value
+        for name, value in values.items()
+        if _MEASURE.fullmatch(name) and math.isfinite(value)
+    }

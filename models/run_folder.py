@@ -181,6 +181,7 @@ class ReportSpec(Frozen):
 
     packed: str = "packed.safetensors"
     generated: str = Field("images.zip", description="Zip of `images/<label>/*.png`.")
+    limits: tuple[str, ...] = Field((), description="What else the report does not show.")
     config: ReportConfig = ReportConfig()
     seed: int = Field(0, ge=0)
 

@@ -18,7 +18,7 @@ from app.settings import Settings, settings
 from app.telemetry import configure_logging
 from worker import scratch
 from worker.presence import Presence
-from worker.tasks import export, housekeeping, ingest, report, retention, sample, train
+from worker.tasks import export, housekeeping, imports, ingest, report, retention, sample, train
 
 SWEEP_INTERVAL_S = 10.0
 PURGE_INTERVAL_S = 60.0
@@ -28,6 +28,7 @@ JOB_TASKS = {
     Task.GENERATE: sample.generate,
     Task.REPORT: report.measure,
     Task.EXPORT: export.export,
+    Task.IMPORT: imports.take_in,
 }
 BEAT_TASKS = {
     Task.REAP: housekeeping.reap,

@@ -94,7 +94,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         uses=_uses(verdicts.integrity),
         checks=checks,
         metrics=metrics,
-        limits=[*LIMITS, *([POOLED_LIMIT] if is_pooled else _missing(names, mix))],
+        limits=[*LIMITS, *spec.limits, *([POOLED_LIMIT] if is_pooled else _missing(names, mix))],
         method=_method(threshold, mix, spec),
         config=spec.config,
         counts=_counts(training, holdout, generated, pixels),

@@ -1,6 +1,8 @@
 """The real servers, started once; each test gets an empty database and plays the worker itself."""
 
+import hashlib
 import io
+import json
 import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from app import (
     api_keys,
     datasets,
     exports,
+    generator_archives,
     generators,
     job_states,
     jobs,
@@ -32,6 +35,7 @@ from app.parts import Parts, make_parts
 from app.settings import Settings, base_environment
 from app.storage import STORAGE_ERRORS, Storage
 from models.config import PRESETS, ReportProfile
+from models.exchange import Description
 
 MAX_UPLOAD_BYTES = 12 << 20
 """More than one part of an upload, so that a refused one has parts to leave behind."""
@@ -387,6 +391,8 @@ def _generator(parts: Parts, tenant_id: str, dataset_id: str) -> tuple[str, str]
         )
     prefix = f"{generators.prefix(row)}attempt-1/checkpoints/step-000000001/"
     parts.storage.put(f"{prefix}samples.png", _png(64, 128), "image/png")
+    weights = weights_file(row.config, row.labels)
+    parts.storage.put(f"{prefix}weights.safetensors", weights, "application/octet-stream")
     assert row.job_id is not None
     with parts.database.transaction() as session:
         claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
@@ -397,6 +403,64 @@ def _generator(parts: Parts, tenant_id: str, dataset_id: str) -> tuple[str, str]
         )
         jobs.finish(session, claimed, Status.SUCCEEDED)
     return row.id, checkpoint_id
+
+
+def imported_generator(parts: Parts, tenant_id: str) -> str:
+    """Make a generator that was trained elsewhere, whose import has ended well."""
+    config = PRESETS["demo"].config.model_dump(mode="json")
+    weights = weights_file(config, ["glioma"])
+    described = Description.model_validate(
+        weights_header(config, ["glioma"])
+        | {
+            "sha256": hashlib.sha256(weights).hexdigest(),
+            "size_bytes": len(weights),
+            "value_count": 1,
+            "software": "Gliaforge 0.1.0",
+        }
+    )
+    with parts.database.transaction() as session:
+        row = generator_archives.create(
+            session,
+            tenant_id,
+            generator_id=new_id(Prefix.GENERATOR),
+            name="theirs",
+            content_key="gone",
+            request_id=None,
+        )
+        assert row.job_id is not None
+        claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
+        assert claimed is not None
+        prefix = f"{generators.prefix(row)}{row.job_id}/attempt-1/checkpoints/step-000000001/"
+        parts.storage.put(f"{prefix}samples.png", _png(64, 64), "image/png")
+        parts.storage.put(f"{prefix}weights.safetensors", weights, "application/octet-stream")
+        generator_archives.seal(session, claimed, described, prefix)
+        row.content_key = None
+        jobs.finish(session, claimed, Status.SUCCEEDED)
+    return row.id
+
+
+def weights_header(config: dict[str, object], labels: list[str]) -> dict[str, object]:
+    """Return what weights say of themselves."""
+    return {
+        "format_version": 1,
+        "config": config,
+        "labels": labels,
+        "image_size": config["image_size"],
+        "step": 1,
+        "images_seen": 10,
+        "seed": 0,
+        "dataset_digest": "0" * 64,
+    }
+
+
+def weights_file(config: dict[str, object], labels: list[str]) -> bytes:
+    """Return a safetensors file of one number that says what weights say of themselves."""
+    header = {
+        "__metadata__": {"gliaforge": json.dumps(weights_header(config, labels))},
+        "x": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]},
+    }
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(4)
 
 
 def _batch(parts: Parts, tenant_id: str, generator_id: str) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import structlog
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import ColumnElement, delete, func, select, true, update
 from sqlalchemy.exc import IntegrityError
 
 from app import jobs, scheduling
@@ -102,27 +102,32 @@ def _remove(parts: Parts, table: type[Resource], resource_id: str, prefixes: Seq
 
 
 def _purge_uploads(parts: Parts) -> None:
-    """Remove the uploaded archives whose ingest has ended, in whatever way."""
+    """Remove the uploaded archives whose ingest or import has ended, in whatever way."""
+    # A failed ingest is done again with other content, so nothing keeps this one.
+    is_done_with = (Job.status != Status.SUCCEEDED) | ~func.coalesce(
+        Dataset.options["keep_original"].as_boolean(), False
+    )
+    _purge_archives(parts, Dataset, is_done_with)
+    _purge_archives(parts, Generator, true())
+
+
+def _purge_archives(
+    parts: Parts, table: type[Dataset | Generator], is_done_with: ColumnElement[bool]
+) -> None:
     with parts.database.transaction() as session:
         done = session.execute(
-            select(Dataset.id, Dataset.content_key)
-            .join(Job, Job.id == Dataset.job_id)
-            .where(
-                Job.status.in_(FINAL),
-                Dataset.content_key.is_not(None),
-                # A failed ingest is done again with other content, so nothing keeps this one.
-                (Job.status != Status.SUCCEEDED)
-                | ~func.coalesce(Dataset.options["keep_original"].as_boolean(), False),
-            )
+            select(table.id, table.content_key)
+            .join(Job, Job.id == table.job_id)
+            .where(Job.status.in_(FINAL), table.content_key.is_not(None), is_done_with)
             .limit(100)
         ).all()
-    for dataset_id, content_key in done:
+    for resource_id, content_key in done:
         assert content_key is not None, "the query asked for it"
         parts.storage.delete(content_key)
         with parts.database.transaction() as session:
             session.execute(
-                update(Dataset)
-                .where(Dataset.id == dataset_id, Dataset.content_key == content_key)
+                update(table)
+                .where(table.id == resource_id, table.content_key == content_key)
                 .values(content_key=None)
             )
-        log.info("upload_removed", resource_id=dataset_id)
+        log.info("upload_removed", resource_id=resource_id)

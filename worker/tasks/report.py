@@ -25,9 +25,11 @@ def measure(parts: Parts, job_id: str) -> None:
             packed_key = str(datasets.pack(dataset, size_px)["key"])
             generated_key = samples.archive_key(batch)
             prefix = f"{reports.prefix(row)}{run.key_prefix}"
+            limits = reports.limits(generator, dataset)
         parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
         parts.storage.get_file(generated_key, run.folder / "images.zip")
-        spec = ReportSpec(config=ReportConfig(profile=ReportProfile(row.profile)))
+        config = ReportConfig(profile=ReportProfile(row.profile))
+        spec = ReportSpec(config=config, limits=limits)
         run_child(run, Kind.REPORT, spec)
         run.check_stop()
         outputs = run.folder / "outputs"

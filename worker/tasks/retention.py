@@ -35,6 +35,7 @@ _FOLDERS = {
     Kind.GENERATE: "sample-batches",
     Kind.REPORT: "reports",
     Kind.EXPORT: "exports",
+    Kind.IMPORT: "generators",
 }
 _PICTURE = "samples.png"
 
@@ -91,7 +92,7 @@ def _referred(session: Session, job: Job, stored: Iterable[str]) -> set[str]:
             packs = dataset.packs.values() if dataset else ()
             deep = {dataset.sixteen_bit_key} if dataset and dataset.sixteen_bit_key else set()
             return deep | {str(pack["key"]) for pack in packs if isinstance(pack, dict)}
-        case Kind.TRAIN:
+        case Kind.TRAIN | Kind.IMPORT:
             found = select(Checkpoint).where(Checkpoint.generator_id == job.resource_id)
             kept = {one.prefix: one.removed_at is None for one in session.scalars(found)}
             return {
@@ -139,9 +140,11 @@ def _remove_unfinished_uploads(parts: Parts) -> None:
         return
     with parts.database.transaction() as session:
         used = select(Dataset.content_key).where(Dataset.content_key.in_(old))
+        imports = select(Generator.content_key).where(Generator.content_key.in_(old))
         # Some servers date an object by when its upload was begun.
         begun = select(Upload.key).where(Upload.key.in_(old), Upload.completed_at.is_(None))
-        left = sorted(old - set(session.scalars(used)) - set(session.scalars(begun)))
+        known = {key for query in (used, imports, begun) for key in session.scalars(query)}
+        left = sorted(old - known)
     parts.storage.delete_all(left)
     if left:
         log.info("unfinished_uploads_removed", objects=len(left))

@@ -13,7 +13,9 @@ from app.api.schemas.datasets import Name
 from app.api.values import Integer
 from models.config import PRESETS, TRAINING_CONFIG, AnyTrainingConfig, Preset
 
-GeneratorStatus = Literal["queued", "training", "ready", "failed", "cancelled", "paused"]
+GeneratorStatus = Literal[
+    "queued", "training", "importing", "ready", "failed", "cancelled", "paused"
+]
 
 
 class NewGenerator(BaseModel):
@@ -42,20 +44,31 @@ class NewGenerator(BaseModel):
     seed: Integer = Field(0, ge=0, le=2**53 - 1)
 
 
+class Origin(BaseModel):
+    """Where an imported generator comes from, by its own account."""
+
+    dataset_digest: str = Field(description="`digest` of the dataset that it was trained on.")
+    dataset_kind: Literal["real", "synthetic"]
+    images: dict[str, dict[str, int]] = Field(description="Split -> label -> images.")
+    software: str
+    sha256: str = Field(description="Of its weights; this was checked.")
+
+
 class Generator(BaseModel):
-    """A trained, or training, set of networks."""
+    """A trained, or training, or imported set of networks."""
 
     id: str = Field(examples=["gen_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f"])
     name: str
-    dataset_id: str
+    dataset_id: str | None = Field(description="Null if it was imported.")
     status: GeneratorStatus
-    preset: str
-    config: AnyTrainingConfig
+    preset: str = Field(description="`imported` if it was trained elsewhere.")
+    config: AnyTrainingConfig | None = Field(description="Null until it is imported.")
     seed: int
     labels: list[str]
-    image_size: int
+    image_size: int | None = Field(description="Null until it is imported.")
     images_seen: int
     best_checkpoint_id: str | None
+    origin: Origin | None = Field(description="What its archive said, if it was imported.")
     metrics: dict[str, float] = Field(description="The latest point of the history.")
     created_at: datetime
     job: jobs.Job | None
@@ -107,7 +120,7 @@ def presets() -> Presets:
 
 def generator(session: Session, row: tables.Generator, metrics: dict[str, float]) -> Generator:
     """Show a generator's row."""
-    config = TRAINING_CONFIG.validate_python(row.config)
+    config = TRAINING_CONFIG.validate_python(row.config) if row.config else None
     return Generator(
         id=row.id,
         name=row.name,
@@ -117,9 +130,10 @@ def generator(session: Session, row: tables.Generator, metrics: dict[str, float]
         config=config,
         seed=row.seed,
         labels=row.labels,
-        image_size=config.image_size,
+        image_size=config.image_size if config else None,
         images_seen=row.images_seen,
         best_checkpoint_id=row.best_checkpoint_id,
+        origin=Origin.model_validate(row.origin) if row.origin else None,
         metrics=metrics,
         created_at=row.created_at,
         job=jobs.job(session, row.job) if row.job else None,

@@ -544,6 +544,7 @@ def test_commit_sends_once(new_job: NewJob, sent: Sent) -> None:
         (Kind.INGEST, "cpu.ingest"),
         (Kind.REPORT, "cpu.report"),
         (Kind.EXPORT, "cpu.export"),
+        (Kind.IMPORT, "cpu.import"),
         (Kind.TRAIN, "gpu.train"),
         (Kind.GENERATE, "gpu.generate"),
     ],

@@ -14,6 +14,7 @@ from app.jobs import Claim
 from app.parts import Parts
 from app.storage import incoming_prefix, resource_prefix
 from app.tables import Checkpoint, Dataset, Generator, Job, JobEvent, Upload, now
+from tests.integration.conftest import imported_generator
 from worker.tasks import retention
 
 Chain = dict[str, str]
@@ -143,6 +144,7 @@ def test_everything_of_a_finished_job_is_referred_to(
     parts: Parts, chain: Chain, tenant_id: str, kind: Kind
 ) -> None:
     del chain
+    imported_generator(parts, tenant_id)
     with parts.database.transaction() as session:
         job = session.scalars(select(Job).where(Job.kind == kind)).one()
         folder = resource_prefix(tenant_id, retention._FOLDERS[kind], job.resource_id)

@@ -3,6 +3,7 @@ from sqlalchemy import create_engine
 from sqlalchemy.orm import Session
 
 from app.database import Database
+from app.jobs import TASKS
 from app.queue import QUEUES, Queue, Task, enqueue, make_celery
 
 NOWHERE = "redis://127.0.0.1:9/0"
@@ -64,3 +65,9 @@ def test_error_text_of_the_database_hides_values() -> None:
 
 def test_queue_connects_to_nothing_by_itself() -> None:
     Queue(NOWHERE).close()
+
+
+def test_each_kind_of_job_has_a_queue_of_its_own() -> None:
+    # The length of a queue is what the sweep takes for the messages of one kind.
+    queues = [QUEUES[task] for task in TASKS.values()]
+    assert len(set(queues)) == len(queues)

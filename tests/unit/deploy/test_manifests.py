@@ -21,7 +21,15 @@ SERVICES: dict[str, Manifest] = COMPOSE["services"]
 ONE_SHOTS = {"migrate", "volumes"}
 WORKLOADS = {"Deployment", "Job"}
 IMAGE_TARGETS = {"gliaforge-api": "api", "gliaforge-worker": "worker"}
-QUEUES = {"cpu.ingest", "cpu.report", "cpu.export", "housekeeping", "gpu.train", "gpu.generate"}
+QUEUES = {
+    "cpu.ingest",
+    "cpu.report",
+    "cpu.export",
+    "cpu.import",
+    "housekeeping",
+    "gpu.train",
+    "gpu.generate",
+}
 
 in_each_service = pytest.mark.parametrize("name", sorted(SERVICES))
 

@@ -49,6 +49,8 @@ SCOPES = {
     "deleteReport": Scope.REPORTS_WRITE,
     "createExport": Scope.DATASETS_WRITE,
     "listExports": Scope.DATASETS_READ,
+    "importGenerator": Scope.GENERATORS_TRAIN,
+    "exportGenerator": Scope.GENERATORS_READ,
     "getExport": Scope.DATASETS_READ,
     "getExportArchive": Scope.DATASETS_READ,
     "deleteExport": Scope.DATASETS_WRITE,

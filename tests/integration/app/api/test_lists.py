@@ -72,10 +72,10 @@ def test_jobs_are_filtered_by_kind_and_status(
     assert callable(new_chain)
     new_chain(tenant_id)
     kinds = [job["kind"] for job in api.get("/v1/jobs").json()["data"]]
-    assert sorted(kinds) == ["generate", "ingest", "report", "train"]
+    assert sorted(kinds) == ["export", "generate", "ingest", "report", "train"]
     assert len(_walk(api, "/v1/jobs", 1, kind="train")) == 1
     assert _walk(api, "/v1/jobs", 1, status="failed") == []
-    assert len(_walk(api, "/v1/jobs", 1, status="succeeded")) == 4
+    assert len(_walk(api, "/v1/jobs", 1, status="succeeded")) == 5
 
 
 def test_events_are_walked_oldest_first(

@@ -127,6 +127,14 @@ def test_label_without_generated_images_is_named(tmp_path: Path) -> None:
     assert any(limit.endswith(": b.") for limit in document.limits)
 
 
+def test_limits_that_the_caller_knows_are_told(tmp_path: Path) -> None:
+    write_pack(tmp_path, pictures(60, 1))
+    write_generated(tmp_path, pictures(40, 2))
+    report(tmp_path, SPEC.model_copy(update={"limits": ("of its own",)}), Silent())
+    text = (tmp_path / "outputs" / "report.json").read_text()
+    assert "of its own" in ReportDocument.model_validate_json(text).limits
+
+
 def test_unreadable_images_are_counted_not_fatal(tmp_path: Path) -> None:
     write_pack(tmp_path, pictures(240, 0))
     write_generated(tmp_path, pictures(30, 1))
