@@ -4,11 +4,12 @@ Each command imports what it needs and nothing else: `ingest` and `report` start
 """
 
 import argparse
+from contextlib import suppress
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from models.progress import Progress
+from models.progress import Progress, Silent, Stopped
 from models.run import run_in
 from models.run_folder import (
     ExportSpec,
@@ -18,6 +19,7 @@ from models.run_folder import (
     ReportSpec,
     SampleSpec,
     TrainSpec,
+    UserError,
 )
 
 
@@ -40,6 +42,8 @@ def main(arguments: list[str]) -> int:
 
 def run(kind: Kind, run_dir: Path) -> int:
     """Do what `run_dir/spec.json` asks and return the exit status."""
+    if kind is Kind.TRAIN:
+        return _train(run_dir)
     return run_in(run_dir, lambda progress: _work(kind, run_dir, progress))
 
 
@@ -64,13 +68,31 @@ def _work(kind: Kind, run_dir: Path, progress: Progress) -> dict[str, JsonValue]
         from models.admission import admit  # noqa: PLC0415 - see `main`
 
         return admit(run_dir, ImportSpec.model_validate_json(text), progress)
-    if kind is Kind.TRAIN:
-        from models.training import train  # noqa: PLC0415 - see `main`
-
-        return train(run_dir, TrainSpec.model_validate_json(text), progress)
     from models.sampling import sample  # noqa: PLC0415 - see `main`
 
     return sample(run_dir, SampleSpec.model_validate_json(text), progress)
+
+
+def _train(run_dir: Path) -> int:
+    """Train, alone or as one of the processes that torchrun has started."""
+    from models.ranks import join, leave  # noqa: PLC0415 - see `main`
+    from models.training import train  # noqa: PLC0415
+
+    ranks = join()
+
+    def work(progress: Progress) -> dict[str, JsonValue]:
+        text = (run_dir / "spec.json").read_text(encoding="utf-8")
+        return train(run_dir, TrainSpec.model_validate_json(text), progress, ranks)
+
+    try:
+        if ranks.is_first:
+            return run_in(run_dir, work)
+        # The first process writes and tells, also what was wrong; here only the work is wanted.
+        with suppress(Stopped, UserError):
+            work(Silent())
+        return 0
+    finally:
+        leave()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -25,6 +25,7 @@ from models.live import Live, Values
 from models.mosaic import TILES, mosaic
 from models.networks import build
 from models.progress import Progress, Stopped
+from models.ranks import ALONE, Ranks
 from models.run_folder import TrainSpec, UserError, checkpoint_name
 from models.trainees.baseline import BaselineTrainee
 from models.trainees.conditional import ConditionalTrainee
@@ -39,8 +40,10 @@ _TICK_SHARE, _TICK_IMAGES = 0.02, 5_000
 _PROGRESS_S = 1.0
 
 
-def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonValue]:
-    """Train as `spec` says and return `{"step", "images_seen"}`.
+def train(
+    run_dir: Path, spec: TrainSpec, progress: Progress, ranks: Ranks = ALONE
+) -> dict[str, JsonValue]:
+    """Train as `spec` says and return `{"step", "images_seen"}`, and `ended_by` if it was early.
 
     Interrupted and resumed equals uninterrupted: on one CPU thread, bit for bit. The metrics of a
     run killed between two checkpoints are reported again for the same steps, with equal values.
@@ -56,7 +59,8 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
     # The whole training split goes to the device once, as bytes.
     data = load_split(run_dir / spec.packed, config.image_size, "train")
     validation = load_split(run_dir / spec.packed, config.image_size, "validation")
-    state = begin(config, spec.seed, data, validation, where)
+    _demand_divisible(config, ranks)
+    state = begin(config, spec.seed, data, validation, where, ranks)
     if spec.resume is not None:
         checkpoint.restore(run_dir / spec.resume, state)
     images = data.images.to(where)
@@ -72,8 +76,8 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
     saved_step = state.step
     is_last = False
     while not is_last and state.step < steps_total:
-        if progress.should_stop():
-            _stop(run_dir, state, saved_step, progress)
+        if ranks.any(progress.should_stop()):
+            _stop(run_dir, state, saved_step, progress, ranks)
 
         # Whichever network has the largest part of its run ahead goes next.
         trainee = min(state.trainees, key=lambda one: one.steps_done / one.steps_total)
@@ -89,21 +93,32 @@ def train(run_dir: Path, spec: TrainSpec, progress: Progress) -> dict[str, JsonV
         # What is saved is measured first: the best checkpoint is the one that measured best.
         measured = {}
         if live.is_possible and (state.step % tick == 0 or is_due or is_last):
-            measured = _measure(state, live)
+            measured = _measure(state, live, ranks)
             if watch.tick(measured):
-                measured = _measure(state, live)
+                measured = _measure(state, live, ranks)
             is_last = is_last or watch.ended_by is not None
         if measured or state.step % interval == 0 or is_last:
             _report_metrics(state, progress, measured)
         if is_due or is_last:
-            _save(run_dir / "checkpoints", state, progress)
+            _save(run_dir / "checkpoints", state, progress, ranks)
             saved_step = state.step
         if is_last or clock.is_due():
             clock.report()
     return {**_detail(state), "ended_by": watch.ended_by} if watch.ended_by else _detail(state)
 
 
-def _stop(run_dir: Path, state: TrainingState, saved_step: int, progress: Progress) -> NoReturn:
+def _demand_divisible(config: DCGANConfig | HybridConfig, ranks: Ranks) -> None:
+    if ranks.count > 1 and isinstance(config, DCGANConfig):
+        detail = "the paper's DCGAN trains in one process: use a preset for all labels"
+        raise UserError("not_shareable", detail)
+    if config.batch_size % ranks.count:
+        detail = f"batch_size {config.batch_size} cannot be shared by {ranks.count} processes"
+        raise UserError("not_shareable", detail)
+
+
+def _stop(
+    run_dir: Path, state: TrainingState, saved_step: int, progress: Progress, ranks: Ranks
+) -> NoReturn:
     """Save what is news, and leave.
 
     What was begun, restored or saved just now is none: noise must not look like a result, and
@@ -113,7 +128,7 @@ def _stop(run_dir: Path, state: TrainingState, saved_step: int, progress: Progre
         Stopped: always.
     """
     if state.step > saved_step:
-        _save(run_dir / "checkpoints", state, progress)
+        _save(run_dir / "checkpoints", state, progress, ranks)
     raise Stopped(_detail(state))
 
 
@@ -123,6 +138,7 @@ def begin(
     data: Slices,
     validation: Slices,
     where: torch.device,
+    ranks: Ranks = ALONE,
 ) -> TrainingState:
     """Return the state before the first step: fresh networks, each with its share of the run.
 
@@ -133,7 +149,7 @@ def begin(
     if isinstance(config, HybridConfig):
         _demand_enough(POOLED_LABEL, len(data.labels))
         networks = build.fresh_conditional(config, len(data.names), seed)
-        trainees.append(ConditionalTrainee(config, seed, networks, data, validation, where))
+        trainees.append(ConditionalTrainee(config, seed, networks, data, validation, where, ranks))
     else:
         trainees += [
             BaselineTrainee(config, seed, index, label, rows, where)
@@ -172,7 +188,7 @@ def _demand_enough(label: str, count: int) -> None:
         raise UserError("too_few_images", detail)
 
 
-def _measure(state: TrainingState, live: Live) -> Values:
+def _measure(state: TrainingState, live: Live, ranks: Ranks) -> Values:
     """Measure each version that could be released, and release the one nearest to unseen images."""
     _demand_finite(state)
     drawers = {
@@ -186,15 +202,19 @@ def _measure(state: TrainingState, live: Live) -> Values:
         drawn: NDArray[np.uint8] = trainee.draw(number, count, "live").numpy()
         return drawn
 
-    found: dict[str, Values] = {}
-    for version in state.trainees[0].versions:
-        for trainee in state.trainees:
-            trainee.released = version
-        found[version] = live.measure(draw, tuple(drawers))
-    best = min(found, key=lambda version: found[version]["all/kid"])
+    def measure() -> tuple[str, Values]:
+        found: dict[str, Values] = {}
+        for version in state.trainees[0].versions:
+            for trainee in state.trainees:
+                trainee.released = version
+            found[version] = live.measure(draw, tuple(drawers))
+        best = min(found, key=lambda version: found[version]["all/kid"])
+        return best, found[best]
+
+    best, values = ranks.of_first(measure)
     for trainee in state.trainees:
         trainee.released = best
-    return found[best]
+    return values
 
 
 def _report_metrics(state: TrainingState, progress: Progress, measured: Values) -> None:
@@ -223,9 +243,11 @@ def _demand_finite(state: TrainingState) -> None:
         raise UserError("training_diverged", detail)
 
 
-def _save(root: Path, state: TrainingState, progress: Progress) -> None:
+def _save(root: Path, state: TrainingState, progress: Progress, ranks: Ranks) -> None:
     """Write the state and report it; whoever watches the run deletes what it has taken."""
     _demand_finite(state)
+    if not ranks.is_first:
+        return
     folder = root / checkpoint_name(state.step)
     samples = mosaic(
         [

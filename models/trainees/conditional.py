@@ -13,6 +13,7 @@ from models.data.slices import Slices
 from models.guard import Order
 from models.losses import relativistic_loss
 from models.penalties import squared_slope
+from models.ranks import ALONE, Ranks
 from models.seeds import derive, stream
 from models.trainees.optimiser import adam, adam_tensors, network_tensors
 
@@ -74,6 +75,7 @@ class ConditionalTrainee:
         data: Slices,
         validation: Slices,
         device: torch.device,
+        ranks: Ranks = ALONE,
     ) -> None:
         """Take fresh networks, generator and discriminator; `validation` is only looked at."""
         self.index = 0
@@ -86,7 +88,10 @@ class ConditionalTrainee:
         self._config = config
         self._seed = seed
         self._device = device
+        self._ranks = ranks
         self._random = torch.Generator(device)
+        # Apart, since each process varies its own part of a batch.
+        self._variations = torch.Generator(device)
         self._members = _members(data)
         self._validation_images = validation.images.to(device)
         self._validation_members = _members(validation)
@@ -96,8 +101,9 @@ class ConditionalTrainee:
         )
         # Until which step a label that got lost is mostly shown without its name.
         self._nameless_until = torch.zeros(len(data.names), dtype=torch.float64)
+        extra = _RARE_EXTRA if config.augmentation is None else 0.0
         self._extra = torch.tensor(
-            [_RARE_EXTRA if len(rows) < _RARE else 0.0 for rows in self._members] + [0.0],
+            [extra if len(rows) < _RARE else 0.0 for rows in self._members] + [0.0],
             device=device,
         )
         self.generator, self.discriminator = networks
@@ -157,16 +163,19 @@ class ConditionalTrainee:
 
     def step(self, images: Tensor) -> Tensor:
         """Train on the next batch of `images` `(N, 1, S, S) uint8`; return `SCORES`, float64."""
+        share = self._ranks.share
         self._random.manual_seed(derive(self._seed, 0, "step", self.steps_done))
+        place = (self._ranks.rank, self.steps_done)
+        self._variations.manual_seed(derive(self._seed, 0, "variations", *place))
         self._set_pace()
         labels, rows = self._draw_pairs(self._members, "pairs")
-        real = self._signal(images[rows.to(self._device)])
-        shown = self._without_some(labels).to(self._device)
+        real = share(self._signal(images[rows.to(self._device)]))
+        shown = share(self._without_some(labels)).to(self._device)
         latents = torch.randn(
             (len(labels), self._config.latent_size), generator=self._random, device=self._device
         )
         with self._autocast():
-            generated = self.generator(latents, shown)
+            generated = self.generator(share(latents), shown)
 
         # The discriminator learns which of a pair is real, and to be no steeper than needed.
         # One pass sees both: the penalties are taken before the variation, through it.
@@ -176,14 +185,15 @@ class ConditionalTrainee:
         real_logits, generated_logits = logits.chunk(2)
         judged = relativistic_loss(real_logits, generated_logits)
         penalty = self.gamma / 2 * (real_slope + generated_slope)
-        is_sound = _follow(self._discriminator_adam, self.discriminator, judged + penalty)
+        is_sound = self._follow(self._discriminator_adam, self.discriminator, judged + penalty)
 
         # The generator learns to look more real than the real image of its pair.
         self.discriminator.requires_grad_(requires_grad=False)
         with torch.no_grad():
             rivals = self._judge(real, shown)
         fooled = relativistic_loss(self._judge(generated, shown), rivals)
-        is_sound = is_sound and _follow(self._generator_adam, self.generator, fooled)
+        # Every process has to come to the averaging, even if the other step was dropped.
+        is_sound = self._follow(self._generator_adam, self.generator, fooled) and is_sound
         self.discriminator.requires_grad_(requires_grad=True)
 
         self.steps_done += 1
@@ -194,12 +204,13 @@ class ConditionalTrainee:
             if self._adapts and self.steps_done % _LOOK_STEPS == 0:
                 self._look(real_logits, generated_logits)
         right = (real_logits - generated_logits).sign().mean()
-        measured = torch.stack([fooled, judged, right, real_slope, generated_slope])
+        measured = torch.stack([fooled, judged, right, real_slope, generated_slope]).detach()
+        self._ranks.mean_([measured])
         if not is_sound:
             # A loss may be finite where its gradient is not: what was dropped must be seen.
             measured = torch.full_like(measured, torch.nan)
         controls = torch.tensor([self.augmentation, float(self._controls[1])], dtype=torch.float64)
-        return torch.cat([measured.detach().double(), controls.to(self._device)])
+        return torch.cat([measured.double(), controls.to(self._device)])
 
     def obey(self, order: Order) -> None:
         """Go on as a guard has ordered; what it says of going back is for the loop to do."""
@@ -290,6 +301,20 @@ class ConditionalTrainee:
         ]
         return labels, torch.stack(rows)
 
+    def _follow(self, optimiser: torch.optim.Adam, network: nn.Module, loss: Tensor) -> bool:
+        """Take one step down `loss`, unless its gradient is not finite; return whether it was.
+
+        The clip is a guard, not a part of the method.
+        """
+        optimiser.zero_grad()
+        torch.autograd.backward(loss)
+        self._ranks.mean_([one.grad for one in network.parameters() if one.grad is not None])
+        norm = nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
+        if not bool(norm.isfinite()):
+            return False
+        optimiser.step()
+        return True
+
     def _signal(self, images: Tensor) -> Tensor:
         """Scale `(N, 1, S, S) uint8`, and mirror each with probability one half if allowed."""
         signal = slices.to_signal(images)
@@ -309,7 +334,7 @@ class ConditionalTrainee:
     def _judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the logits `(N, 1) float32` of images that are varied first."""
         probability = (self.augmentation + self._extra[labels]).clamp_max(MOST_AUGMENTATION)
-        seen = augment(images, probability * min(self.fraction / _RAMP, 1.0), self._random)
+        seen = augment(images, probability * min(self.fraction / _RAMP, 1.0), self._variations)
         with self._autocast():
             logits: Tensor = self.discriminator(seen, labels)
         return logits
@@ -323,9 +348,12 @@ class ConditionalTrainee:
         """
         labels, rows = self._draw_pairs(self._validation_members, "validation")
         unseen = self._signal(self._validation_images[rows.to(self._device)])
-        unseen_logits = self._judge(unseen, labels.to(self._device))
-        for place, logits in enumerate((real_logits, unseen_logits, generated_logits), 2):
-            self._controls[place] += float(logits.mean())
+        share = self._ranks.share
+        unseen_logits = self._judge(share(unseen), share(labels).to(self._device))
+        sides = (real_logits, unseen_logits, generated_logits)
+        means = torch.stack([logits.mean() for logits in sides])
+        self._ranks.mean_([means])
+        self._controls[2:_RELEASED] += means.double().cpu()
         if self.steps_done % (_LOOK_STEPS * _ADJUST_LOOKS):
             return
         train, validation, fake = self._controls[2:_RELEASED].tolist()
@@ -343,17 +371,3 @@ class ConditionalTrainee:
 def _members(data: Slices) -> list[Tensor]:
     """Return the rows of each label, in the order of the names."""
     return [(data.labels == index).nonzero().flatten() for index in range(len(data.names))]
-
-
-def _follow(optimiser: torch.optim.Adam, network: nn.Module, loss: Tensor) -> bool:
-    """Take one step down `loss`, unless its gradient is not finite; return whether it was.
-
-    The clip is a guard, not a part of the method.
-    """
-    optimiser.zero_grad()
-    torch.autograd.backward(loss)
-    norm = nn.utils.clip_grad_norm_(network.parameters(), _LARGEST_GRADIENT)
-    if not bool(norm.isfinite()):
-        return False
-    optimiser.step()
-    return True

@@ -133,7 +133,7 @@ def test_an_interrupt_from_the_terminal_is_ignored(run_dir: Path) -> None:
 
 
 def test_a_termination_is_seen_by_the_loop(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def train(_run_dir: Path, _spec: TrainSpec, progress: Progress) -> None:
+    def train(_run_dir: Path, _spec: TrainSpec, progress: Progress, _ranks: object) -> None:
         assert not progress.should_stop()
         signal.raise_signal(signal.SIGTERM)
         assert progress.should_stop()
