@@ -198,7 +198,11 @@ def _upload(options: argparse.Namespace) -> int:
         print(f"gliaforge: {error}", file=sys.stderr)
         return 1
     except TransportError as error:
-        print(f"gliaforge: {url} does not answer ({type(error).__name__})", file=sys.stderr)
+        print(
+            f"gliaforge: {url} does not answer ({type(error).__name__}): start it with"
+            " `gliaforge up`, or set GLIAFORGE_URL, with http://, and GLIAFORGE_API_KEY",
+            file=sys.stderr,
+        )
         return 1
     finally:
         client.close()

@@ -15,6 +15,8 @@ class Bookmark(BaseModel):
     dataset_id: str
     upload_id: str
     sha256: str
+    options: str = ""
+    """How the dataset was asked for: another wish is another dataset."""
 
     @classmethod
     def read(cls, place: Path) -> Self | None:

@@ -1,5 +1,6 @@
 """`gliaforge upload PATH`: make an archive, send it in parts, and watch its ingest."""
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -15,7 +16,7 @@ from app.client import Client, Resource, ServiceError
 from app.uploader import packing, sending
 from app.uploader.bookmark import Bookmark, place_of
 
-_GONE = (404, 409)
+_GONE = 404
 _NO_ARCHIVE = 415
 
 
@@ -56,13 +57,16 @@ def run(client: Client, url: str, wish: Wish, state: Path, console: Console) -> 
 def _upload(client: Client, wish: Wish, place: Path, bars: Progress) -> str:
     """Send the archive; return the id of its dataset."""
     with _archive(wish.path, bars) as (archive, digest):
-        known = Bookmark.read(place)
-        upload = _found(client, known, digest)
+        options = json.dumps([wish.name, wish.kind, wish.ingest], sort_keys=True)
+        upload = _found(client, Bookmark.read(place), digest, options)
         if upload is None:
             upload = _begin(client, wish, archive, digest)
-            Bookmark(dataset_id=upload["dataset_id"], upload_id=upload["id"], sha256=digest).write(
-                place
-            )
+            Bookmark(
+                dataset_id=upload["dataset_id"],
+                upload_id=upload["id"],
+                sha256=digest,
+                options=options,
+            ).write(place)
         if upload["status"] != "completed":
             try:
                 _send(client, wish, archive, upload, bars)
@@ -94,21 +98,22 @@ def _archive(path: Path, bars: Progress) -> Iterator[tuple[Path, str]]:
         yield archive, digest
 
 
-def _found(client: Client, known: Bookmark | None, digest: str) -> Resource | None:
-    """Return the upload that an earlier command began for the same bytes, if it is still there."""
+def _found(client: Client, known: Bookmark | None, digest: str, options: str) -> Resource | None:
+    """Return the upload that an earlier command began for the same, if it is still there."""
     if known is None:
         return None
     path = f"/v1/uploads/{known.upload_id}"
-    if known.sha256 != digest:
-        # The files have changed: nobody will finish that one.
-        for abandoned in (path, f"/v1/datasets/{known.dataset_id}"):
-            with suppress(ServiceError):
-                client.delete(abandoned)
+    if (known.sha256, known.options) != (digest, options):
+        # The files, or what is wanted of them, have changed: nobody will finish that one. One that
+        # is completed cannot be deleted, and its dataset stays.
+        with suppress(ServiceError):
+            client.delete(path)
+            client.delete(f"/v1/datasets/{known.dataset_id}")
         return None
     try:
         return client.get(path)
     except ServiceError as error:
-        if error.status in _GONE:  # it has expired, or its dataset was deleted
+        if error.status == _GONE:  # it has expired, or its dataset was deleted
             return None
         raise
 
@@ -123,7 +128,7 @@ def _begin(client: Client, wish: Wish, archive: Path, digest: str) -> Resource:
     except ServiceError:
         client.delete(path)
         raise
-    return {**begun, "stored": begun.get("stored", [])}
+    return begun
 
 
 def _send(client: Client, wish: Wish, archive: Path, upload: Resource, bars: Progress) -> None:

@@ -57,6 +57,7 @@ _TYPES = {
     "column_spacing_mm": "sc:Float",
     "window_low": "sc:Float",
     "window_high": "sc:Float",
+    "window_is_inverted": "sc:Boolean",
     "sixteen_bit_slope": "sc:Float",
     "sixteen_bit_intercept": "sc:Float",
 }
@@ -69,10 +70,13 @@ def document(
     side_px: int,
     table_sha256: str,
     columns: Sequence[str],
-    has_masks: bool,
+    folders: Sequence[str],
     labels: Sequence[str],
 ) -> dict[str, JsonValue]:
-    """Return the description of an export whose `metadata.csv` has the SHA-256 `table_sha256`."""
+    """Return the description of an export whose `metadata.csv` has the SHA-256 `table_sha256`.
+
+    `folders` are those that hold pictures beside `images`.
+    """
     is_synthetic = spec.kind == "synthetic"
     nature = "Synthetic brain MRI slices" if is_synthetic else "Brain MRI slices of patients"
     distribution: list[JsonValue] = [
@@ -86,8 +90,7 @@ def document(
         },
         _file_set("images"),
     ]
-    if has_masks:
-        distribution.append(_file_set("masks"))
+    distribution += [_file_set(folder) for folder in folders]
     return {
         "@context": _CONTEXT,
         "@type": "sc:Dataset",

@@ -36,8 +36,9 @@ def _start_child() -> None:
     """Fence the process in, leave signals to the parent, and never outlive it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_die_with_parent, daemon=True).start()
+    # Before any thread: the filter of calls holds for the thread that enters, and what it starts.
     sandbox.enter(CHILD_MEMORY_BYTES)
+    threading.Thread(target=_die_with_parent, daemon=True).start()
 
 
 def _die_with_parent() -> None:

@@ -42,6 +42,7 @@ COLUMNS = (
     "window_low",
     "window_high",
     "window_rule",
+    "window_is_inverted",
     "sixteen_bit_slope",
     "sixteen_bit_intercept",
     "source_sha256",
@@ -121,6 +122,7 @@ def _write_image(
         "window_low": str(window.get("low", "")),
         "window_high": str(window.get("high", "")),
         "window_rule": str(window.get("rule", "")),
+        "window_is_inverted": str(window.get("is_inverted", "")).lower(),
         "sixteen_bit_slope": str(window.get("slope", "")) if copy is not None else "",
         "sixteen_bit_intercept": str(window.get("intercept", "")) if copy is not None else "",
         "source_sha256": record.sha256,
@@ -145,7 +147,11 @@ def _write_texts(
         side_px=pack.side_px,
         table_sha256=hashlib.sha256(table).hexdigest(),
         columns=COLUMNS,
-        has_masks=any(row["mask_file_name"] for row in rows),
+        folders=[
+            folder
+            for folder, column in (("masks", COLUMNS[1]), ("sixteen_bit", COLUMNS[2]))
+            if any(row[column] for row in rows)
+        ],
         labels=sorted({row["label"] for row in rows}),
     )
     text = json.dumps(document, indent=1, ensure_ascii=False, sort_keys=True)
@@ -188,7 +194,8 @@ task_categories:
 
 {len(rows)} slices of {pack.side_px} x {pack.side_px} px, 8-bit grey. `metadata.csv` has a line
 for each: its mask, label, split, group, plane, spacing, and the window from the source's values to
-grey. A group is a patient or stands for one: never divide it between training and testing. Keep to
+grey (where it is inverted, 255 stands for its low end).
+A group is a patient or stands for one: never divide it between training and testing. Keep to
 the column `split` if a generator that you compare with was trained on this dataset.
 
 | split | label | images |

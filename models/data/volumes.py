@@ -80,7 +80,15 @@ class Volumes(Generic[Owner]):
         for volume in self._volumes.values():
             ordered = sorted(volume, key=lambda kept: kept.raw.position_mm)
             window = self._window(ordered)
-            yield ((kept.owner, self._load(kept), window) for kept in ordered)
+            yield (
+                # Of a mixed series each slice says itself which way its greys run.
+                (
+                    kept.owner,
+                    self._load(kept),
+                    replace(window, is_inverted=kept.raw.is_inverted),
+                )
+                for kept in ordered
+            )
 
     def _load(self, kept: _Kept[Owner]) -> RawSlice:
         self._file.seek(kept.start)

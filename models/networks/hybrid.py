@@ -118,8 +118,10 @@ class Discriminator(nn.Module):
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return logits `(N, 1) float32` for `(N, planes, S, S)` and labels `(N,) int64`."""
         seen = self.features(images)
-        projected = (seen * self.projection[labels]).sum(1, keepdim=True)
-        logits: Tensor = self.judge(seen) + projected * seen.shape[1] ** -0.5
+        # Only differences of logits count, and half precision would round them away.
+        with torch.autocast(images.device.type, enabled=False):
+            projected = (seen * self.projection[labels]).sum(1, keepdim=True)
+            logits: Tensor = self.judge(seen) + projected * seen.shape[1] ** -0.5
         return logits
 
     def features(self, images: Tensor) -> Tensor:

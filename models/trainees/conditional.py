@@ -327,14 +327,17 @@ class ConditionalTrainee:
         """Replace some of the labels, in whole pairs, by the one that stands for any."""
         random = stream(torch.device("cpu"), self._seed, 0, "dropped", self.steps_done)
         is_lost = self._nameless_until[labels] > self.steps_done
-        rate = torch.where(is_lost, _NAMELESS_RATE, self._config.label_dropout)
+        usual = self._config.label_dropout
+        rate = torch.where(is_lost, max(_NAMELESS_RATE, usual), usual)
         is_dropped = torch.rand(len(labels), generator=random) < rate
         return labels.masked_fill(is_dropped, len(self.labels))
 
     def _judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the logits `(N, 1) float32` of images that are varied first."""
-        probability = (self.augmentation + self._extra[labels]).clamp_max(MOST_AUGMENTATION)
-        seen = augment(images, probability * min(self.fraction / _RAMP, 1.0), self._variations)
+        # The first term has come in already, as far as the run is.
+        extra = self._extra[labels] * min(self.fraction / _RAMP, 1.0)
+        probability = (self.augmentation + extra).clamp_max(MOST_AUGMENTATION)
+        seen = augment(images, probability, self._variations)
         with self._autocast():
             logits: Tensor = self.discriminator(seen, labels)
         return logits

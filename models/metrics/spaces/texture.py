@@ -24,7 +24,7 @@ _TINY = 1e-6
 
 
 class Texture:
-    """The space `texture-v1`: 153 features at any size."""
+    """The space `texture-v1`: 155 features at any size."""
 
     name = "texture-v1"
 
@@ -110,7 +110,7 @@ def scattering(images: Tensor) -> Tensor:
 
 
 def spectrum(images: Tensor) -> Tensor:
-    """Return the logarithmic power in 16 rings and in 2 x 17 sectors' corners, `(N, 50)`.
+    """Return the logarithmic power in 16 rings and in 6 x 6 cells of magnitudes, `(N, 52)`.
 
     Rings alone end at the circle inside the square of frequencies and mix its directions.
     """

@@ -259,3 +259,20 @@ def test_the_released_average_is_a_part_of_the_state() -> None:
         averaged = other.averages[name].network.state_dict()
         for key, tensor in made.averages[name].network.state_dict().items():
             assert torch.equal(averaged[key], tensor)
+
+
+def test_variations_come_in_over_the_first_twentieth_of_a_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[float] = []
+
+    def varied(images: Tensor, probability: Tensor, _random: torch.Generator) -> Tensor:
+        asked.append(round(probability.max().item(), 6))
+        return images
+
+    monkeypatch.setattr("models.trainees.conditional.augment", varied)
+    made = trainee(tiny(augmentation=0.4))
+    for step in (0, 2, 5, 50):
+        made.steps_done = step
+        made._judge(torch.zeros(2, 1, 64, 64), torch.tensor([0, 1]))
+    assert asked == pytest.approx([0.0, 0.16, 0.4, 0.4])

@@ -144,3 +144,13 @@ def test_same_seed_same_weights() -> None:
     again = small_generator().state_dict()
     for name, tensor in small_generator().state_dict().items():
         assert torch.equal(tensor, again[name])
+
+
+def test_logits_are_not_rounded_where_the_convolutions_are() -> None:
+    network, labels = small_discriminator(), torch.zeros(64, dtype=torch.int64)
+    images = torch.randn(64, 1, 64, 64, generator=seeded())
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = network(images, labels)
+        seen = network.features(images)
+    assert logits.dtype == torch.float32
+    torch.testing.assert_close(logits, network.judge(seen))

@@ -70,7 +70,14 @@ def _write(path: str) -> None:
         file.write(bytes(1 << 20))
 
 
+def _look_at_own_threads() -> None:
+    states = [one.read_text() for one in Path("/proc/self/task").glob("*/status")]
+    assert len(states) > 1, "one of them waits for the end of the parent"
+    assert all("Seccomp:\t2" in state for state in states)
+
+
 DEEDS: dict[str, Callable[[], object]] = {
+    "looks at its threads": _look_at_own_threads,
     "loops": _loop,
     "sleeps": _sleep,
     "allocates": _allocate,
@@ -184,6 +191,11 @@ def test_what_no_decoder_needs_is_forbidden(
     assert found[-1] == "fine"
     assert not target.exists()
     assert Path(__file__).exists()
+
+
+@fenced
+def test_every_thread_of_a_child_is_fenced(hostile: Callable[..., list[Outcome | None]]) -> None:
+    assert hostile("looks at its threads") == ["looks at its threads"]
 
 
 def test_an_error_that_nobody_thought_of_costs_one_file(monkeypatch: pytest.MonkeyPatch) -> None:
