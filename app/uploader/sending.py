@@ -3,10 +3,10 @@
 import base64
 import hashlib
 import threading
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from queue import Empty, SimpleQueue
 
 import httpx
 
@@ -17,6 +17,7 @@ ATTEMPTS = 6
 SIGNED_AT_ONCE = 100
 _FIRST_PAUSE_S = 0.25
 _TIMEOUT_S = 300.0
+_CHUNK_BYTES = 1 << 18
 
 Etags = dict[int, str]
 
@@ -46,12 +47,11 @@ class Sending:
             if self.stopped.wait(_FIRST_PAUSE_S * 2 ** (attempt - 1) if attempt else 0):
                 break
             try:
-                answer = self.storage.put(url, content=content, headers={"Content-MD5": checksum})
+                answer = self._put(url, content, checksum)
             except httpx.TransportError as error:
                 reason = f"part {number} could not be sent: {type(error).__name__}"
                 continue
             if answer.is_success:
-                self.on_bytes(len(content))
                 return number, answer.headers["etag"]
             reason = f"the storage answered part {number} with {answer.status_code}"
             if answer.status_code == httpx.codes.FORBIDDEN:
@@ -59,6 +59,28 @@ class Sending:
             elif not answer.is_server_error:
                 break
         raise ServiceError(f"{reason}; the same command goes on from here")
+
+    def _put(self, url: str, content: bytes, checksum: str) -> httpx.Response:
+        """Put bytes and tell of them as they go; what did not arrive is taken back."""
+        told = 0
+        arrived = False
+
+        def chunks() -> Iterator[bytes]:
+            nonlocal told
+            for start in range(0, len(content), _CHUNK_BYTES):
+                chunk = content[start : start + _CHUNK_BYTES]
+                yield chunk
+                told += len(chunk)
+                self.on_bytes(len(chunk))
+
+        headers = {"Content-MD5": checksum, "Content-Length": str(len(content))}
+        try:
+            answer = self.storage.put(url, content=chunks(), headers=headers)
+            arrived = answer.is_success
+            return answer
+        finally:
+            if not arrived:
+                self.on_bytes(-told)
 
     def _read(self, number: int) -> bytes:
         size = int(self.upload["part_bytes"])
@@ -83,13 +105,17 @@ def sign(client: Client, upload: Resource, numbers: list[int]) -> dict[int, str]
 
 def stored(upload: Resource) -> Etags:
     """Return part number -> ETag of the whole parts that the storage has."""
-    count, part_bytes = int(upload["part_count"]), int(upload["part_bytes"])
-    last = int(upload["size_bytes"]) - (count - 1) * part_bytes
     return {
         part["number"]: part["etag"]
         for part in upload["stored"]
-        if part["size_bytes"] == (last if part["number"] == count else part_bytes)
+        if part["size_bytes"] == part_size(upload, part["number"])
     }
+
+
+def part_size(upload: Resource, number: int) -> int:
+    """Return the size in bytes of part `number`, from 1; only the last may be smaller."""
+    part_bytes = int(upload["part_bytes"])
+    return min(part_bytes, int(upload["size_bytes"]) - (number - 1) * part_bytes)
 
 
 def send(
@@ -98,10 +124,14 @@ def send(
     upload: Resource,
     on_bytes: Callable[[int], None],
     at_a_time: int = AT_A_TIME,
+    *,
+    transport: httpx.BaseTransport | None = None,
 ) -> Etags:
     """Send the parts that the storage lacks; return the ETags of all.
 
-    Ctrl-C lets go of what is under way: what the storage has by then stays there.
+    `on_bytes` hears what was sent, and a negative size when that has to be sent again. Ctrl-C and a
+    refusal let go of what is under way: what the storage has by then stays there. `transport`
+    stands in for the network.
 
     Raises:
         ServiceError: if a part could not be sent.
@@ -109,17 +139,47 @@ def send(
     known = stored(upload)
     missing = [number for number in range(1, upload["part_count"] + 1) if number not in known]
     stopped = threading.Event()
-    with httpx.Client(timeout=_TIMEOUT_S, trust_env=False) as storage:
+    with httpx.Client(timeout=_TIMEOUT_S, trust_env=False, transport=transport) as storage:
         sending = Sending(client, storage, file, upload, on_bytes, stopped)
-        with ThreadPoolExecutor(at_a_time, "part") as pool:
-            try:
-                # Signed a few at a time: a URL is good for an hour, a large archive takes longer.
-                for first in range(0, len(missing), SIGNED_AT_ONCE):
-                    urls = sign(client, upload, missing[first : first + SIGNED_AT_ONCE])
-                    futures = [pool.submit(sending.part, *one) for one in urls.items()]
-                    known |= dict(future.result() for future in futures)
-            except BaseException:
-                stopped.set()
-                pool.shutdown(wait=False, cancel_futures=True)
-                raise
+        try:
+            # Signed a few at a time: a URL is good for an hour, a large archive takes longer.
+            for first in range(0, len(missing), SIGNED_AT_ONCE):
+                urls = sign(client, upload, missing[first : first + SIGNED_AT_ONCE])
+                known |= _side_by_side(sending, urls, at_a_time)
+        finally:
+            stopped.set()
     return known
+
+
+def _side_by_side(sending: Sending, urls: dict[int, str], at_a_time: int) -> Etags:
+    """Send parts from threads that nobody has to wait for.
+
+    Those of an executor are joined when the process ends, so that Ctrl-C would last as long as a
+    stalled line does.
+    """
+    todo: SimpleQueue[tuple[int, str]] = SimpleQueue()
+    done: SimpleQueue[tuple[int, str] | BaseException] = SimpleQueue()
+    for one in urls.items():
+        todo.put(one)
+
+    def work() -> None:
+        while not sending.stopped.is_set():
+            try:
+                number, url = todo.get_nowait()
+            except Empty:
+                return
+            try:
+                done.put(sending.part(number, url))
+            except BaseException as error:  # noqa: BLE001 - raised again by who waits for it
+                done.put(error)
+
+    for _ in range(min(at_a_time, len(urls))):
+        threading.Thread(target=work, name="part", daemon=True).start()
+    etags: Etags = {}
+    while len(etags) < len(urls):
+        outcome = done.get()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        number, etag = outcome
+        etags[number] = etag
+    return etags

@@ -1,6 +1,7 @@
 import hashlib
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -31,6 +32,10 @@ class Service(Client):
         numbers = body["numbers"]
         self.signed.append(numbers)
         return {"parts": [{"number": n, "url": f"http://s3/{n}?fresh"} for n in numbers]}
+
+
+def ignore(_size: int) -> None:
+    pass
 
 
 @pytest.fixture(autouse=True)
@@ -75,8 +80,11 @@ def test_what_may_succeed_later_is_tried_again(make: Callable[..., Sending]) -> 
             raise one
         return one
 
-    assert make(answer).part(1, "http://s3/1") == (1, "e")
+    heard: list[int] = []
+    on_its_way = replace(make(answer), on_bytes=heard.append)
+    assert on_its_way.part(1, "http://s3/1") == (1, "e")
     assert answers == []
+    assert sum(heard) == 1000
 
 
 def test_an_expired_url_is_signed_anew(make: Callable[..., Sending]) -> None:
@@ -130,3 +138,52 @@ def test_many_parts_are_signed_a_hundred_at_a_time() -> None:
     urls = sending.sign(service, UPLOAD, list(range(1, 251)))
     assert [len(numbers) for numbers in service.signed] == [100, 100, 50]
     assert sorted(urls) == list(range(1, 251))
+
+
+def test_only_what_the_storage_lacks_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    seen: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        seen.append(request.url.path)
+        return httpx.Response(200, headers={"ETag": request.url.path})
+
+    upload = UPLOAD | {"stored": [{"number": 2, "etag": "old", "size_bytes": 1000}]}
+    heard: list[int] = []
+    transport = httpx.MockTransport(answer)
+    etags = sending.send(Service(), tmp_path / "file", upload, heard.append, transport=transport)
+    assert etags == {1: "/1", 2: "old", 3: "/3"}
+    assert sorted(seen) == ["/1", "/3"]
+    assert sum(heard) == len(CONTENT) - 1000
+
+
+def test_a_refusal_waits_for_no_part_that_is_stuck(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(CONTENT)
+    is_stuck, let_go, ended = threading.Event(), threading.Event(), threading.Event()
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == "/1":
+            is_stuck.set()
+            let_go.wait(30)
+            ended.set()
+            return httpx.Response(200, headers={"ETag": "e"})
+        is_stuck.wait(30)
+        return httpx.Response(400)
+
+    transport = httpx.MockTransport(answer)
+    with pytest.raises(ServiceError, match="400"):
+        sending.send(Service(), tmp_path / "file", UPLOAD, ignore, transport=transport)
+    assert not ended.is_set()
+    let_go.set()
+    assert ended.wait(30)
+
+
+def test_nothing_missing_sends_nothing(tmp_path: Path) -> None:
+    there = [
+        {"number": n, "etag": "e", "size_bytes": size}
+        for n, size in ((1, 1000), (2, 1000), (3, 560))
+    ]
+    service = Service()
+    etags = sending.send(service, tmp_path / "absent", UPLOAD | {"stored": there}, ignore)
+    assert etags == {1: "e", 2: "e", 3: "e"}
+    assert service.signed == []
