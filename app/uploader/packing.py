@@ -4,8 +4,10 @@ The same files give the same bytes, so that an upload can go on after the archiv
 """
 
 import hashlib
+import os
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -35,14 +37,11 @@ def pack(path: Path, archive: Path, on_bytes: OnBytes) -> int:
     files = list(_files(path))
     if not files:
         raise PackingError(f"{path} holds no file")
-    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+    with _explained(archive), tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
         for file in files:
             name = file.relative_to(path).as_posix() if path.is_dir() else file.name
-            try:
-                _add(tar, file, name)
-            except OSError as error:
-                raise PackingError(f"{file} cannot be read: {error.strerror or error}") from error
-            on_bytes(file.stat().st_size)
+            with _explained(file):
+                on_bytes(_add(tar, file, name))
     return len(files)
 
 
@@ -52,9 +51,15 @@ def total_bytes(path: Path) -> int:
 
 
 def sha256(path: Path, on_bytes: OnBytes) -> str:
-    """Return the SHA-256 of a file, in hex."""
+    """Return the SHA-256 of a file, in hex.
+
+    Raises:
+        PackingError: if it cannot be read, or is empty.
+    """
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with _explained(path), path.open("rb") as file:
+        if not os.fstat(file.fileno()).st_size:
+            raise PackingError(f"{path} is empty")
         while chunk := file.read(_CHUNK_BYTES):
             digest.update(chunk)
             on_bytes(len(chunk))
@@ -68,7 +73,9 @@ def _files(path: Path) -> Iterator[Path]:
         return
     if not path.is_dir():
         raise PackingError(f"{path} is neither a file nor a folder")
-    for one in sorted(path.iterdir(), key=lambda entry: entry.name):
+    with _explained(path):
+        entries = sorted(path.iterdir(), key=lambda entry: entry.name)
+    for one in entries:
         if one.is_symlink() or one.name.startswith("."):
             continue
         if one.is_dir():
@@ -77,8 +84,19 @@ def _files(path: Path) -> Iterator[Path]:
             yield one
 
 
-def _add(tar: tarfile.TarFile, file: Path, name: str) -> None:
+def _add(tar: tarfile.TarFile, file: Path, name: str) -> int:
+    """Add a file and return its size in bytes."""
     with file.open("rb") as source:
         entry = tarfile.TarInfo(name)
-        entry.size = file.stat().st_size
+        entry.size = os.fstat(source.fileno()).st_size
         tar.addfile(entry, source)
+    return entry.size
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """Say of which path the system refused something, and why: no leave, no space, gone."""
+    try:
+        yield
+    except OSError as error:
+        raise PackingError(f"{path} cannot be packed: {error.strerror or error}") from error

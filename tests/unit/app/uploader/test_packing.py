@@ -1,5 +1,6 @@
 import hashlib
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -80,8 +81,31 @@ def test_a_file_that_shrinks_meanwhile_is_named(
         original(self, entry, source)  # type: ignore[arg-type]
 
     monkeypatch.setattr(tarfile.TarFile, "addfile", shrinking)
-    with pytest.raises(PackingError, match=r"1\.png cannot be read"):
+    with pytest.raises(PackingError, match=r"1\.png cannot be packed"):
         pack(folder, tmp_path / "x.tar", ignore)
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Path.iterdir
+
+    def refusing(self: Path) -> Iterator[Path]:
+        if self.name == "b":
+            raise PermissionError(13, "Permission denied")
+        return original(self)
+
+    monkeypatch.setattr(Path, "iterdir", refusing)
+    with pytest.raises(PackingError, match=r"b cannot be packed: Permission denied"):
+        pack(folder, tmp_path / "x.tar", ignore)
+
+
+def test_an_archive_that_is_empty_or_gone_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.zip").touch()
+    with pytest.raises(PackingError, match=r"x\.zip is empty"):
+        sha256(tmp_path / "x.zip", ignore)
+    with pytest.raises(PackingError, match=r"y\.zip cannot be packed: No such file"):
+        sha256(tmp_path / "y.zip", ignore)
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.TAR.gz", "x.tgz", "x.tar"])
