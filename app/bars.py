@@ -6,24 +6,46 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import (
     BarColumn,
+    DownloadColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
 )
+from rich.table import Column
+from rich.text import Text
 
 from app.client import Resource
+
+
+class _Details(ProgressColumn):
+    """A message; before it, of a bar of bytes, how many, how fast, and how long the rest takes."""
+
+    def __init__(self) -> None:
+        super().__init__(table_column=Column(no_wrap=True))
+        self._of_bytes = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+
+    def render(self, task: Task) -> Text:
+        """Show it in one line."""
+        columns = self._of_bytes if task.fields["is_bytes"] else ()
+        return Text("  ").join(
+            [*(column.render(task) for column in columns), Text(task.fields["message"])]
+        )
 
 
 def progress_bars(console: Console) -> Progress:
     """Return bars that are shown while they are entered."""
     return Progress(
-        TextColumn("{task.description:<10}"),
-        BarColumn(bar_width=30),
+        TextColumn("{task.description}", table_column=Column(no_wrap=True, min_width=10)),
+        BarColumn(bar_width=20),
         TaskProgressColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[message]}"),
+        _Details(),
         console=console,
     )
 
@@ -31,9 +53,17 @@ def progress_bars(console: Console) -> Progress:
 @contextmanager
 def bar(bars: Progress, name: str, total: float = 1.0) -> Iterator[TaskID]:
     """Add a bar, which is full at the end of the block unless that fails."""
-    task = bars.add_task(name, total=total, message="")
+    task = bars.add_task(name, total=total, message="", is_bytes=False)
     yield task
     bars.update(task, completed=total)
+
+
+@contextmanager
+def byte_bar(bars: Progress, name: str, size_bytes: int, done_bytes: int = 0) -> Iterator[TaskID]:
+    """Add a bar of bytes, of which some may be through already."""
+    task = bars.add_task(name, total=size_bytes, completed=done_bytes, message="", is_bytes=True)
+    yield task
+    bars.update(task, completed=size_bytes)
 
 
 def show(bars: Progress, task: TaskID, job: Resource) -> None:

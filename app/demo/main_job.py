@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from app.bars import bar, progress_bars, show
+from app.bars import bar, byte_bar, progress_bars, show
 from app.client import Client, Resource, ServiceError
 from app.settings import base_environment
 
@@ -96,7 +96,7 @@ def _upload(client: Client, archive: Path, wish: Wish, bars: Progress) -> Resour
     name = wish.dataset.name if wish.dataset else "phantom"
     dataset = client.create("/v1/datasets", {"name": f"demo: {name}"[:200], "kind": "real"})
     path = f"/v1/datasets/{dataset['id']}"
-    with bar(bars, "upload", archive.stat().st_size) as task:
+    with byte_bar(bars, "upload", archive.stat().st_size) as task:
         client.upload(f"{path}/content", archive, lambda size: bars.update(task, advance=size))
     with bar(bars, "ingest") as task:
         dataset = client.wait(path, lambda job: show(bars, task, job))
