@@ -11,7 +11,7 @@ from pydantic import JsonValue
 from rich.console import Console
 from rich.progress import Progress
 
-from app.bars import bar, progress_bars, show
+from app.bars import bar, byte_bar, progress_bars, show
 from app.client import Client, Resource, ServiceError
 from app.uploader import packing, sending
 from app.uploader.bookmark import Bookmark, place_of
@@ -51,7 +51,7 @@ def run(client: Client, url: str, wish: Wish, state: Path, console: Console) -> 
             except KeyboardInterrupt:
                 console.print(f"The ingest goes on without you: {url}{path}", soft_wrap=True)
                 raise
-    _summarise(console, url, client.get(path))
+    _summarise(client, console, url, client.get(path))
 
 
 def _upload(client: Client, wish: Wish, place: Path, bars: Progress) -> str:
@@ -90,10 +90,10 @@ def _archive(path: Path, bars: Progress) -> Iterator[tuple[Path, str]]:
         archive = path
         if not packing.is_archive(path):
             archive = Path(scratch) / "dataset.tar"
-            with bar(bars, "packing", packing.total_bytes(path)) as task:
+            with byte_bar(bars, "packing", packing.total_bytes(path)) as task:
                 count = packing.pack(path, archive, lambda size: bars.update(task, advance=size))
                 bars.update(task, message=f"{count:,} files")
-        with bar(bars, "checksum", archive.stat().st_size) as task:
+        with byte_bar(bars, "checksum", archive.stat().st_size) as task:
             digest = packing.sha256(archive, lambda size: bars.update(task, advance=size))
         yield archive, digest
 
@@ -114,8 +114,16 @@ def _found(client: Client, known: Bookmark | None, digest: str, options: str) ->
         return client.get(path)
     except ServiceError as error:
         if error.status == _GONE:  # it has expired, or its dataset was deleted
+            _remove_if_empty(client, f"/v1/datasets/{known.dataset_id}")
             return None
         raise
+
+
+def _remove_if_empty(client: Client, path: str) -> None:
+    """Remove the dataset of an upload that has expired, unless it has other content by now."""
+    with suppress(ServiceError):
+        if client.get(path)["status"] == "empty":
+            client.delete(path)
 
 
 def _begin(client: Client, wish: Wish, archive: Path, digest: str) -> Resource:
@@ -126,21 +134,23 @@ def _begin(client: Client, wish: Wish, archive: Path, digest: str) -> Resource:
     try:
         begun = client.create(f"{path}/uploads", {"size_bytes": size, "sha256": digest})
     except ServiceError:
-        client.delete(path)
+        with suppress(ServiceError):  # the reason to show is the first
+            client.delete(path)
         raise
     return begun
 
 
 def _send(client: Client, wish: Wish, archive: Path, upload: Resource, bars: Progress) -> None:
     """Send what is missing and complete the upload."""
-    with bar(bars, "upload", upload["size_bytes"]) as task:
+    size = upload["size_bytes"]
+    is_open = upload["status"] == "open"
+    there = sending.stored(upload) if is_open else {}
+    done = sum(sending.part_size(upload, number) for number in there) if is_open else size
+    with byte_bar(bars, "upload", size, done) as task:
+        if there:
+            bars.console.print(f"going on: {len(there)} of {upload['part_count']} parts are there")
         etags: sending.Etags = {}
-        if upload["status"] == "open":
-            there = sending.stored(upload)
-            bars.update(task, completed=len(there) * upload["part_bytes"])
-            if there:
-                message = f"going on: {len(there)} of {upload['part_count']} parts are there"
-                bars.update(task, message=message)
+        if is_open:
             etags = sending.send(
                 client,
                 archive,
@@ -154,7 +164,7 @@ def _send(client: Client, wish: Wish, archive: Path, upload: Resource, bars: Pro
         client.create(f"/v1/uploads/{upload['id']}/complete", {"parts": parts})
 
 
-def _summarise(console: Console, url: str, dataset: Resource) -> None:
+def _summarise(client: Client, console: Console, url: str, dataset: Resource) -> None:
     path = f"{url}/v1/datasets/{dataset['id']}"
     if dataset["status"] != "ready":
         console.print(f"Dataset {dataset['id']}: {dataset['status']}. {path}", soft_wrap=True)
@@ -164,11 +174,13 @@ def _summarise(console: Console, url: str, dataset: Resource) -> None:
         f"{sum(dataset['splits'].get(name, {}).values()):,} {name}"
         for name in ("train", "validation", "holdout")
     )
+    files = client.get(f"/v1/datasets/{dataset['id']}/certificate")["files"]
     console.print(
         f"Dataset {dataset['id']} is ready: {dataset['image_count']:,} images ({labels}) of"
         f" {dataset['group_count']:,} patients or groups, split into {splits};"
         f" {dataset['mask_count']:,} with a mask. Left out: {dataset['rejected_count']:,} files"
-        f" rejected, {dataset['quarantined_count']:,} quarantined,"
+        f" rejected{_reasons(files['rejected_because'])},"
+        f" {dataset['quarantined_count']:,} quarantined{_reasons(files['quarantined_because'])},"
         f" {dataset['duplicate_count']:,} duplicates.",
         soft_wrap=True,
     )
@@ -178,3 +190,9 @@ def _summarise(console: Console, url: str, dataset: Resource) -> None:
         ("files?verdict=rejected", "each rejected file with the reason"),
     ):
         console.print(f"  {path}/{name}  {what}", soft_wrap=True)
+
+
+def _reasons(counts: dict[str, int]) -> str:
+    """Return ` (3 of one reason, 1 of another)`, or nothing if there are none."""
+    most_first = sorted(counts.items(), key=lambda one: (-one[1], one[0]))
+    return f" ({', '.join(f'{count:,} {name}' for name, count in most_first)})" if counts else ""

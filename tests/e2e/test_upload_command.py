@@ -65,10 +65,12 @@ def test_a_folder_becomes_a_dataset(
 ) -> None:
     for noise in (folder / "none").glob("noise*"):
         noise.unlink()
+    (folder / "none" / "broken.png").write_bytes(b"this is no picture")
     process = upload(folder, "--name", "from a folder")
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "24 images (12 glioma, 12 none)" in out.replace("\n", " ")
+    assert "1 files rejected (1 not an image" in out
     assert "certificate" in out
     made = api.get("/v1/datasets").json()["data"][0]
     assert (made["name"], made["status"]) == ("from a folder", "ready")
