@@ -89,6 +89,9 @@ def _add_upload(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
     )
     upload.add_argument("path", type=Path, metavar="PATH")
     upload.add_argument("--name", help="of the dataset; name no patient (default: upload)")
+    upload.add_argument(
+        "--url", help="of the service (default: GLIAFORGE_URL); needs GLIAFORGE_API_KEY"
+    )
     upload.add_argument("--kind", choices=("real", "synthetic"), default="real")
     upload.add_argument(
         "--labels",
@@ -171,7 +174,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def _upload(options: argparse.Namespace) -> int:
-    from httpx import TransportError  # noqa: PLC0415 - the API image lacks these
+    from httpx import InvalidURL, TransportError  # noqa: PLC0415 - the API image lacks these
 
     from app.client import Client, ServiceError  # noqa: PLC0415
     from app.uploader import command  # noqa: PLC0415
@@ -190,8 +193,11 @@ def _upload(options: argparse.Namespace) -> int:
         at_a_time=options.at_a_time,
     )
     known = ClientSettings()
-    url, key = _reachable(known)
-    client = Client(url, key)
+    url, key = _reachable(known, options.url)
+    try:
+        client = Client(url, key)
+    except InvalidURL as error:
+        raise SystemExit(f"gliaforge: {url} is no URL: {error}") from error
     try:
         command.run(client, url, wish, known.state, _console())
     except (PackingError, ServiceError) as error:
@@ -209,15 +215,22 @@ def _upload(options: argparse.Namespace) -> int:
     return 0
 
 
-def _reachable(known: ClientSettings) -> tuple[str, str]:
-    """Return URL and key of the service that the environment names, or of the one on the home."""
-    from app.embedded.home import Home  # noqa: PLC0415 - the API image has no servers
+def _reachable(known: ClientSettings, url: str | None) -> tuple[str, str]:
+    """Return URL and key of the service that was named, or else of the one on the home.
 
-    if known.url is not None and known.api_key is not None:
-        return known.url.rstrip("/"), known.api_key.get_secret_value()
-    if known.url is not None or known.api_key is not None:
+    A key is only sent where its owner said: that of the home goes to no other URL.
+    """
+    from app.embedded.home import Home, HomeError  # noqa: PLC0415 - the API image has no servers
+
+    url = url or known.url
+    if url is not None and known.api_key is not None:
+        return url.rstrip("/"), known.api_key.get_secret_value()
+    if url is not None or known.api_key is not None:
         raise SystemExit("gliaforge: set both GLIAFORGE_URL and GLIAFORGE_API_KEY, or neither")
-    found = Home(HomeSettings().home.expanduser()).read_connection()
+    try:
+        found = Home(HomeSettings().home.expanduser()).read_connection()
+    except HomeError as error:
+        raise SystemExit(f"gliaforge: {error}") from error
     if found is None:
         raise SystemExit(
             "gliaforge: no service is running here: start one with `gliaforge up`, or set"
