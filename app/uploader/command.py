@@ -184,6 +184,8 @@ def _summarise(client: Client, console: Console, url: str, dataset: Resource) ->
         f" {dataset['duplicate_count']:,} duplicates.",
         soft_wrap=True,
     )
+    for remark, count in sorted(files["remarks"].items()):
+        console.print(f"  remark, {count:,} times: {remark}", soft_wrap=True)
     for name, what in (
         ("certificate", "what was done to the files, also as a page (Accept: text/html)"),
         ("contact-sheet.png", "some slices of each label and plane, with their masks"),

@@ -28,7 +28,7 @@ from models.data.decoding import (
     Task,
 )
 from models.data.grouping import distances_across, group_images, number_by_appearance
-from models.data.judging import Judge, Ticket, by_file
+from models.data.judging import VOLUME_KEY, Judge, Ticket, by_file
 from models.data.layout import Layout, find_manifest, lay_out
 from models.data.masks import Masks
 from models.data.packing import SPLITS, TRAIN, PackWriter
@@ -221,7 +221,7 @@ class _Ingest:
         folder = slip.ticket.entry.path.rpartition("/")[0]
         if self._config.labels is LabelSource.MASK and folder:
             return f"folder {folder}"
-        return f"volume {raw.volume}"
+        return f"{VOLUME_KEY}{raw.volume}"
 
     def _keep_16_bits(self, at: int, image: Decoded) -> None:
         """Keep the 16-bit copy of an image, if it was accepted and has one."""

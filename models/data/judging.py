@@ -20,6 +20,13 @@ WHAT_TO_DO = (
     "a manifest.csv"
 )
 TUMOR, NO_TUMOR = "tumor", "no_tumor"
+VOLUME_KEY = "volume "
+"""How the keys begin of groups that are known by their volume alone."""
+DOUBT = (
+    "a folder of few volumes became a label: if folders are patients, their scans may be in several"
+    " splits; use the labels of masks, or a manifest"
+)
+_FEW_VOLUMES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,6 +245,22 @@ class Judge:
                 f"found {label_count} class folders; at most {self.config.max_labels} are accepted:"
                 f" {WHAT_TO_DO}",
             )
+
+        self._doubt_labels()
+
+    def _doubt_labels(self) -> None:
+        """Remark on labels that look like patients: folders of one or few volumes each.
+
+        Nothing in a NIfTI file says whose it is, so two scans of one patient would be two groups.
+        """
+        volumes: dict[str, set[str]] = {}
+        for image in self.accepted:
+            is_of_volume = image.key is not None and image.key.startswith(VOLUME_KEY)
+            if is_of_volume and not image.is_label_given:
+                volumes.setdefault(image.label, set()).add(image.key or "")
+        is_by_folder = self.config.labels is LabelSource.FOLDER
+        if is_by_folder and len(volumes) > 1 and max(map(len, volumes.values())) <= _FEW_VOLUMES:
+            self.remarks[DOUBT] += len(volumes)
 
     def settled(self, verdict: FileVerdict) -> FileVerdict:
         """Complete the verdict on a file of which slices were made."""

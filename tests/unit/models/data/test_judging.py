@@ -5,7 +5,7 @@ import pytest
 from models.config import IngestConfig, LabelSource
 from models.data.archive import Entry
 from models.data.decoding import EMPTY, Decoded, MaskSlice, Opened, Quarantined
-from models.data.judging import NO_TUMOR, TUMOR, Accepted, Judge, Ticket, by_file
+from models.data.judging import DOUBT, NO_TUMOR, TUMOR, Accepted, Judge, Ticket, by_file
 from models.data.layout import UNLABELLED, Part
 from models.data.masks import Masks
 from models.data.raw_slices import RawSlice
@@ -152,3 +152,25 @@ def test_images_are_collected_by_file() -> None:
         (4, ["0", "2"]),
         (2, ["1"]),
     ]
+
+
+def volumes(one: Judge, *labels: str, key: str = "volume {}", **part: object) -> Judge:
+    """Take a slice of one volume for each label."""
+    for at, label in enumerate(labels):
+        whose = ticket(at, label=label, **part)
+        one.opened(whose, Opened(()))
+        one.slice(whose, RAW, image(str(at)), key.format(at))
+    one.check()
+    return one
+
+
+def test_labels_that_may_be_patients_are_doubted() -> None:
+    assert volumes(judge(), "01", "01", "05", "05").remarks[DOUBT] == 2
+
+
+def test_labels_of_many_volumes_or_of_known_patients_are_not_doubted() -> None:
+    assert DOUBT not in volumes(judge(), *["a", "b"] * 5).remarks
+    assert DOUBT not in volumes(judge(), "01", "05", key="patient {}").remarks
+    assert DOUBT not in volumes(judge(), "01", "05", is_label_given=True).remarks
+    assert DOUBT not in volumes(judge(), "01").remarks
+    assert DOUBT not in volumes(judge(labels=LabelSource.MASK), "01", "05").remarks
