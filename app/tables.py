@@ -147,6 +147,10 @@ class Worker(Table):
     name: Mapped[str] = mapped_column(primary_key=True)
     queues: Mapped[list[str]]
     slots: Mapped[int]
+    device: Mapped[str | None]
+    """`cpu` or `cuda`; what its model processes compute on."""
+    cores: Mapped[int | None]
+    """CPU cores that one of them uses."""
     seen_at: Mapped[datetime]
 
 

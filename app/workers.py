@@ -1,8 +1,9 @@
 """Who is at work: each worker says every few seconds that it is there and what it takes."""
 
+from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import DateTime, delete, func, select
+from sqlalchemy import ColumnElement, DateTime, delete, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
@@ -17,9 +18,27 @@ FORGOTTEN_AFTER = timedelta(hours=1)
 _NOW = func.clock_timestamp(type_=DateTime(timezone=True))
 
 
-def sign(session: Session, name: str, queues: list[str], slots: int) -> None:
+@dataclass(frozen=True)
+class Machine:
+    """What a worker computes on."""
+
+    device: str
+    """`cpu` or `cuda`."""
+    cores: int
+    """CPU cores that one of its processes uses."""
+
+
+def sign(
+    session: Session, name: str, queues: list[str], slots: int, machine: Machine | None = None
+) -> None:
     """Say that the worker called `name` takes up to `slots` tasks of `queues` at a time."""
-    values = {"queues": queues, "slots": slots, "seen_at": _NOW}
+    values = {
+        "queues": queues,
+        "slots": slots,
+        "seen_at": _NOW,
+        "device": machine.device if machine else None,
+        "cores": machine.cores if machine else None,
+    }
     session.execute(
         insert(Worker)
         .values(name=name, **values)
@@ -34,10 +53,21 @@ def sign_off(session: Session, name: str) -> None:
 
 def listens(session: Session, queue: str) -> bool:
     """Tell whether a worker that is there takes tasks of `queue`."""
-    found = select(Worker.name).where(
-        Worker.queues.contains([queue]), Worker.seen_at > _NOW - SILENT_AFTER
+    return session.scalars(select(Worker.name).where(*_takes(queue)).limit(1)).first() is not None
+
+
+def machines(session: Session, queue: str) -> list[Machine]:
+    """Return what the workers compute on that are there and take tasks of `queue`."""
+    found = session.execute(
+        select(Worker.device, Worker.cores).where(
+            *_takes(queue), Worker.device.is_not(None), Worker.cores.is_not(None)
+        )
     )
-    return session.scalars(found.limit(1)).first() is not None
+    return [Machine(row.device, row.cores) for row in found]
+
+
+def _takes(queue: str) -> tuple[ColumnElement[bool], ...]:
+    return (Worker.queues.contains([queue]), Worker.seen_at > _NOW - SILENT_AFTER)
 
 
 def forget_silent(session: Session) -> int:

@@ -1,6 +1,7 @@
 """A worker's main process says every few seconds that it is there, and keeps its scratch clean."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -8,11 +9,14 @@ import structlog
 from app import workers
 from app.database import Database
 from app.settings import Settings
+from app.workers import Machine
 from worker import scratch
 from worker.run import DATABASE_ERRORS
 
 log = structlog.get_logger()
 _CLEAN_INTERVAL_S = 60.0
+_NVIDIA = Path("/dev/nvidiactl")
+"""There where a driver is."""
 
 
 class Presence:
@@ -30,6 +34,7 @@ class Presence:
         self._name = ""
         self._queues: list[str] = []
         self._slots = 0
+        self._machine = machine(settings)
 
     def begin(self, consumer: Any) -> None:
         """Say that the worker of Celery's `consumer` is there, now and from now on."""
@@ -51,6 +56,16 @@ class Presence:
     def _sign(self) -> None:
         try:
             with self._database.transaction() as session:
-                workers.sign(session, self._name, self._queues, self._slots)
+                workers.sign(session, self._name, self._queues, self._slots, self._machine)
         except DATABASE_ERRORS as error:
             log.warning("sign_failed", error=type(error).__name__)
+
+
+def machine(settings: Settings, nvidia: Path = _NVIDIA) -> Machine:
+    """Return what a model process of this worker computes on; torch, which knows, is not asked.
+
+    It is not loaded here. A driver without a device that torch can use is told from a GPU by the
+    first training alone, which says so.
+    """
+    has_gpu = settings.device == "cuda" or (settings.device == "auto" and nvidia.exists())
+    return Machine("cuda" if has_gpu else "cpu", settings.threads or os.cpu_count() or 1)
