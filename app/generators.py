@@ -42,8 +42,7 @@ def create(
         NotReadyError: if the dataset is not sealed.
         InvalidRequestError: if a network would have too few images to learn from.
     """
-    datasets.pack(dataset, config.image_size)
-    labels = _demand_enough(dataset, config)
+    labels = check(dataset, config)
     row = Generator(
         id=new_id(Prefix.GENERATOR),
         tenant_id=dataset.tenant_id,
@@ -58,12 +57,15 @@ def create(
     return row
 
 
-def _demand_enough(dataset: Dataset, config: DCGANConfig | HybridConfig) -> list[str]:
-    """Return the labels that can be sampled once it is trained, sorted.
+def check(dataset: Dataset, config: DCGANConfig | HybridConfig) -> list[str]:
+    """Return the labels that could be sampled once it was trained so, sorted.
 
     Raises:
+        NotReadyError: if the dataset is not sealed.
+        NotFoundError: if no image of it is large enough.
         InvalidRequestError: naming the labels of which there are too few training images.
     """
+    datasets.pack(dataset, config.image_size)
     train = dataset.splits.get("train", {})
     pooled = {POOLED_LABEL: sum(train.values())}
     if isinstance(config, HybridConfig):

@@ -118,10 +118,10 @@ class IdempotentRoute(APIRoute):
             try:
                 response = await handle(request)
             except BaseException:
-                await run_in_threadpool(free, parts, request)
+                await run_in_threadpool(free, request)
                 raise
             if response.status_code >= 300:  # noqa: PLR2004 - the end of success
-                await run_in_threadpool(free, parts, request)
+                await run_in_threadpool(free, request)
             elif (session := session_of(request)) is not None:
                 await run_in_threadpool(keep, request, session, response)
             else:
@@ -134,8 +134,8 @@ class IdempotentRoute(APIRoute):
 def claim(parts: Parts, caller: Principal, request: Request, content: bytes) -> Response | None:
     """Claim the key of `request`, if it has one, or return the first answer to it.
 
-    `content` is what the request must be equal in, besides its path and its API key: the body, or
-    what stands for it. For handlers that read a body for themselves; all others need not ask.
+    `content` is what the request must be equal in, besides its path, query and API key: the body,
+    or what stands for it. For handlers that read a body for themselves; all others need not ask.
 
     Raises:
         IdempotencyMismatchError: if the key was used for another request.
@@ -144,7 +144,8 @@ def claim(parts: Parts, caller: Principal, request: Request, content: bytes) -> 
     key = _key_of(request)
     if key is None:
         return None
-    asked = (caller.key_id.encode(), request.url.path.encode(), content)
+    place = f"{request.url.path}?{request.url.query}"
+    asked = (caller.key_id.encode(), place.encode(), content)
     # Keyed: a body may quote a file's name, and whoever reads the database may guess.
     secret = parts.secrecy.pseudonym_key(caller.tenant_id)
     digest = hmac.digest(secret, b"\0".join(asked), "sha256").hex()
@@ -155,11 +156,13 @@ def claim(parts: Parts, caller: Principal, request: Request, content: bytes) -> 
     return None
 
 
-def free(parts: Parts, request: Request) -> None:
+def free(request: Request) -> None:
     """Forget the claim of a request that changed nothing; nothing without one."""
     ticket: Ticket | None = getattr(request.state, "ticket", None)
+    request.state.ticket = None
     if ticket is None:
         return
+    parts: Parts = request.app.state.parts
     with parts.database.transaction() as session:
         session.execute(delete(IdempotencyKey).where(*_is(ticket), IdempotencyKey.status.is_(None)))
 

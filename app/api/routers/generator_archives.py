@@ -76,7 +76,7 @@ async def import_generator(
         check=_check_zip,
         see=digest.update,
     )
-    content = f"{digest.hexdigest()} {name}".encode()
+    content = digest.hexdigest().encode()
     return await run_in_threadpool(
         _create, parts, caller, request, content, (generator_id, name, key)
     )
@@ -124,7 +124,7 @@ def _create(
         if not is_new:
             # Nobody knows this object's key.
             parts.storage.delete(key)
-            idempotency.free(parts, request)
+            idempotency.free(request)
 
 
 @router.get(

@@ -3,9 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 
-from app import generators, resources, tables
+from app import generators, resources, tables, workers
+from app.api import idempotency
 from app.api.auth import GeneratorsReader, GeneratorsTrainer, demand
 from app.api.caching import cached_png
 from app.api.dependencies import Cascade, RequestID, ServiceParts, Session
@@ -23,36 +25,49 @@ from app.errors import (
     NotReadyError,
     TooManyJobsError,
 )
-from models.config import PRESETS, TRAINING_CONFIG, DCGANConfig, HybridConfig
+from app.queue import QUEUES, Task
+from models.config import PRESETS, TRAINING_CONFIG, DCGANConfig, HybridConfig, Preset
 
 router = APIRouter(prefix="/v1", tags=["generators"], route_class=IdempotentRoute)
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 
 
 @router.get("/presets", responses=documented())
-def list_presets(_caller: GeneratorsReader) -> schemas.Presets:
-    """List the presets with their configuration and cost, and the bounds of each knob."""
-    return schemas.presets()
+def list_presets(_caller: GeneratorsReader, session: Session) -> schemas.Presets:
+    """List the presets with their configuration and cost here, and the bounds of each knob."""
+    return schemas.presets(_training_machines(session))
 
 
 @router.post(
     "/generators",
     status_code=202,
     dependencies=[Depends(documented_key)],
-    responses=documented(NotFoundError, ConflictError, NotReadyError, TooManyJobsError),
+    response_model=schemas.Generator,
+    responses=documented(NotFoundError, ConflictError, NotReadyError, TooManyJobsError)
+    | {200: {"model": schemas.DryRun, "description": "With `dry_run`: nothing was made."}},
 )
 def create_generator(
     body: schemas.NewGenerator,
     caller: GeneratorsTrainer,
     session: Session,
+    request: Request,
     response: Response,
     request_id: RequestID,
-) -> schemas.Generator:
-    """Train a generator on a dataset."""
-    config = _config(body)
+    *,
+    dry_run: Annotated[
+        bool, Query(description="Make nothing: say what it would take, and what to think of.")
+    ] = False,
+) -> schemas.Generator | JSONResponse:
+    """Train a generator on a dataset, or say what that would take."""
+    preset, config = _config(body)
     dataset = resources.get(
         session, tables.Dataset, caller.tenant_id, body.dataset_id, to_derive=True
     )
+    if dry_run:
+        idempotency.free(request)
+        labels = generators.check(dataset, config)
+        shown = schemas.dry_run(dataset, preset, config, labels, _training_machines(session))
+        return JSONResponse(shown.model_dump(mode="json"))
     row = generators.create(
         session,
         dataset,
@@ -158,8 +173,12 @@ def _show(session: Session, row: tables.Generator) -> schemas.Generator:
     return schemas.generator(session, row, generators.latest_values(session, row.id))
 
 
-def _config(body: schemas.NewGenerator) -> DCGANConfig | HybridConfig:
-    """Return the preset with its overrides.
+def _training_machines(session: Session) -> list[workers.Machine]:
+    return workers.machines(session, QUEUES[Task.TRAIN])
+
+
+def _config(body: schemas.NewGenerator) -> tuple[Preset, DCGANConfig | HybridConfig]:
+    """Return the preset, and its configuration with the overrides.
 
     Raises:
         InvalidRequestError: naming the preset or knob that is wrong, and what it may be.
@@ -168,7 +187,8 @@ def _config(body: schemas.NewGenerator) -> DCGANConfig | HybridConfig:
     if preset is None:
         raise InvalidRequestError(f"/preset: there are {', '.join(sorted(PRESETS))}")
     try:
-        return TRAINING_CONFIG.validate_python(preset.config.model_dump() | body.config)
+        chosen = preset.config.model_dump() | body.config
+        return preset, TRAINING_CONFIG.validate_python(chosen)
     except ValidationError as error:
         faults = (
             f"/config/{'/'.join(map(str, fault['loc']))}: {fault['msg']}"

@@ -6,12 +6,20 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from sqlalchemy.orm import Session
 
-from app import resources, tables
+from app import estimates, resources, tables
 from app.api.ids import DatasetID
 from app.api.schemas import jobs
 from app.api.schemas.datasets import Name
 from app.api.values import Integer
-from models.config import PRESETS, TRAINING_CONFIG, AnyTrainingConfig, Preset
+from app.workers import Machine
+from models.config import (
+    PRESETS,
+    TRAINING_CONFIG,
+    AnyTrainingConfig,
+    DCGANConfig,
+    HybridConfig,
+    Preset,
+)
 
 GeneratorStatus = Literal[
     "queued", "training", "importing", "ready", "failed", "cancelled", "paused"
@@ -106,16 +114,110 @@ class History(BaseModel):
     )
 
 
+class TrainingMachine(BaseModel):
+    """What a worker that trains computes on."""
+
+    device: Literal["cpu", "cuda"]
+    cores: int = Field(description="CPU cores that one training uses.")
+
+
+class Forecast(BaseModel):
+    """What a training will probably take."""
+
+    memory_bytes: int = Field(description="Of its process on a CPU.")
+    seconds: float | None = Field(
+        description="On the slowest worker that trains now; null where that is not known."
+    )
+    seconds_unknown_because: str | None
+
+
+class ForecastPreset(Preset):
+    """A preset, and how long it would take here as it is."""
+
+    seconds: float | None = Field(
+        description="On the slowest worker that trains now; null where that is not known."
+    )
+    seconds_unknown_because: str | None
+
+
+class Caution(BaseModel):
+    """Something about the dataset that makes a good result less likely."""
+
+    code: estimates.Code
+    detail: str
+
+
+class DryRun(Forecast):
+    """What a training would take, and what to think of before it; nothing was made."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"memory_bytes": 612345678}]})
+
+    labels: list[str] = Field(description="That could be sampled after it.")
+    config: AnyTrainingConfig = Field(description="The preset with the overrides.")
+    workers: list[TrainingMachine] = Field(description="Those that train now.")
+    warnings: list[Caution]
+    presets: dict[str, Forecast] = Field(description="The presets as they are, on this dataset.")
+
+
 class Presets(BaseModel):
     """Every preset, and the bounds of what may be overridden."""
 
-    data: list[Preset]
+    data: list[ForecastPreset]
+    workers: list[TrainingMachine] = Field(description="Those that train now.")
     config_schema: dict[str, JsonValue] = Field(description="JSON Schema of `config`.")
 
 
-def presets() -> Presets:
-    """Show every preset with its cost."""
-    return Presets(data=list(PRESETS.values()), config_schema=TRAINING_CONFIG.json_schema())
+def presets(machines: list[Machine]) -> Presets:
+    """Show every preset with its cost on the workers that train now."""
+    shown = []
+    for preset in PRESETS.values():
+        found = estimates.estimate(preset, preset.config, machines)
+        shown.append(
+            ForecastPreset(
+                **dict(preset),
+                seconds=found.seconds,
+                seconds_unknown_because=found.unknown_because,
+            )
+        )
+    return Presets(
+        data=shown,
+        workers=_machines(machines),
+        config_schema=TRAINING_CONFIG.json_schema(),
+    )
+
+
+def dry_run(
+    dataset: tables.Dataset,
+    preset: Preset,
+    config: DCGANConfig | HybridConfig,
+    labels: list[str],
+    machines: list[Machine],
+) -> DryRun:
+    """Show what a training would take, and what to think of before it."""
+    images = sum(dataset.splits.get("train", {}).values())
+
+    def forecast(preset: Preset, config: DCGANConfig | HybridConfig) -> Forecast:
+        found = estimates.estimate(
+            preset, config, machines, labels=len(dataset.labels), images=images
+        )
+        return Forecast(
+            memory_bytes=found.memory_bytes,
+            seconds=found.seconds,
+            seconds_unknown_because=found.unknown_because,
+        )
+
+    return DryRun(
+        **dict(forecast(preset, config)),
+        labels=labels,
+        config=config,
+        workers=_machines(machines),
+        warnings=[Caution(code=one.code, detail=one.detail) for one in estimates.cautions(dataset)],
+        presets={one.name: forecast(one, one.config) for one in PRESETS.values()},
+    )
+
+
+def _machines(machines: list[Machine]) -> list[TrainingMachine]:
+    return [TrainingMachine.model_validate(one, from_attributes=True) for one in machines]
 
 
 def generator(session: Session, row: tables.Generator, metrics: dict[str, float]) -> Generator:
