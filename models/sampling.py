@@ -10,6 +10,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -74,7 +75,10 @@ def sample(
     weights = loaders.weights(run_dir / spec.weights, where)
     for label in spec.counts:
         _demand_known(weights, label)
-    judge = loaders.filter(run_dir / spec.packed, spec.config.filter) if spec.is_filtered else None
+    judge = None
+    if spec.is_filtered:
+        with _one_thread():
+            judge = loaders.filter(run_dir / spec.packed, spec.config.filter)
     outputs = run_dir / "outputs"
     for label in spec.counts:
         (outputs / "images" / label).mkdir(parents=True, exist_ok=True)
@@ -162,16 +166,26 @@ def _write_blocks(drawing: _Drawing, progress: Progress) -> Iterator[list[Row]]:
     spec = drawing.spec
     wanted = {label: range(count) for label, count in spec.counts.items() if count}
     released: Counter[str] = Counter()
-    threads = torch.get_num_threads()
-    workers = threads if drawing.weights.device.type == "cpu" else _CUDA_WORKERS
-    torch.set_num_threads(1)
-    try:
+    with _one_thread() as threads:
+        workers = threads if drawing.weights.device.type == "cpu" else _CUDA_WORKERS
         with ThreadPoolExecutor(workers, "block") as pool:
             while wanted:
                 for rows in _side_by_side(pool, 2 * workers, drawing, wanted, progress):
                     released.update(row.label for row in rows if row.withheld_reason is None)
                     yield rows
                 wanted = _further(spec, wanted, released)
+
+
+@contextmanager
+def _one_thread() -> Iterator[int]:
+    """Let each of torch's operations run on one thread; give the number there was, and restore it.
+
+    Small ones spend most of their time at OpenMP's barriers on cores that others use too.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield threads
     finally:
         torch.set_num_threads(threads)
 
