@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -269,9 +270,10 @@ def test_removed_checkpoint_is_a_failure_with_a_reason(parts: Parts, generator: 
 
 
 def test_own_folder_is_named_for_this_process(parts: Parts, generator: str) -> None:
+    folder = parts.settings.scratch / f"own-{os.getppid()}-{os.getpid()}-x"
+    shutil.rmtree(folder, ignore_errors=True)  # the folder outlives the tests of this process
     _draw(parts, _ask(parts, generator))
-    name = f"own-{os.getppid()}-{os.getpid()}-x"
-    assert len(list((parts.settings.scratch / name).iterdir())) == 1
+    assert [path.name for path in folder.iterdir()] == ["weights-1"]
 
 
 def _dataset(session: Session) -> Dataset:
