@@ -36,22 +36,29 @@ def main() -> int:
     if options.only:
         _run(options, *options.only.split(":"))
         return 0
+    digest = open_pack(options.data).digest
     wanted = [
-        (arm, seed)
+        f"{arm}:{seed}"
         for seed in range(options.seeds)
         for arm in options.arms
-        if _key(options, arm, seed) not in _results(options.results)
+        if _key(options, digest, arm, seed) not in _results(options.results)
     ]
-    running: list[subprocess.Popen[bytes]] = []
+    running: dict[str, subprocess.Popen[bytes]] = {}
+    failed: list[str] = []
     while wanted or running:
-        running = [process for process in running if process.poll() is None]
+        for run, process in list(running.items()):
+            if process.poll() is not None:
+                del running[run]
+                failed += [run] * (process.returncode != 0)
         if wanted and len(running) < options.processes:
-            arm, seed = wanted.pop(0)
-            running.append(subprocess.Popen([*_again(options), "--only", f"{arm}:{seed}"]))
+            run = wanted.pop(0)
+            running[run] = subprocess.Popen([*_again(options), "--only", run])
         else:
             time.sleep(1)
     print(table(list(_results(options.results).values())))
-    return 0
+    if failed:
+        print(f"failed, see above: {', '.join(failed)}", file=sys.stderr)
+    return min(len(failed), 1)
 
 
 def _options() -> argparse.Namespace:
@@ -88,7 +95,8 @@ def _run(options: argparse.Namespace, arm: str, seed_text: str) -> None:
         pack.side_px,
         device,
     )
-    folder = options.work / _key(options, arm, seed).replace("/", "_")
+    key = _key(options, pack.digest, arm, seed)
+    folder = options.work / key.replace("/", "_")
 
     def tell(message: str) -> None:
         print(f"{arm}:{seed} {message}", flush=True)
@@ -113,7 +121,7 @@ def _run(options: argparse.Namespace, arm: str, seed_text: str) -> None:
         **trained,
         **scores,
     }
-    _record(options.results, _key(options, arm, seed), result)
+    _record(options.results, key, result)
     tell("scored")
 
 
@@ -122,11 +130,13 @@ def _record(path: Path, key: str, result: dict[str, object]) -> None:
     with path.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         known = _results(path) | {key: result}
-        path.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        partial = path.with_suffix(".partial")
+        partial.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        partial.replace(path)
 
 
-def _key(options: argparse.Namespace, arm: str, seed: int) -> str:
-    return f"{options.data.stem}/{options.budget_s:g}/{options.device}/{arm}/{seed}"
+def _key(options: argparse.Namespace, digest: str, arm: str, seed: int) -> str:
+    return f"{digest[:12]}/{options.budget_s:g}/{options.device}/{arm}/{seed}"
 
 
 def _results(path: Path) -> dict[str, dict[str, object]]:

@@ -22,7 +22,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
     heads = ["arm", "seeds", "images/s"]
     for space in SPACES:
         heads += [f"KID {space}", "x floor", "precision", "coverage", "diversity"]
-    heads += ["copies", "sampled/s"]
+    heads += ["copies", "sampled/s", "memory, MB", "diverged"]
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     ranked = sorted(by_arm.items(), key=lambda item: _mean(item[1], f"{SPACES[1]}/kid"))
     for (arm, side_px, budget_s, device), runs in ranked:
@@ -39,6 +39,10 @@ def table(results: Sequence[dict[str, Any]]) -> str:
                 f"{_mean(runs, f'{space}/diversity'):.2f}",
             ]
         cells += [f"{_mean(runs, 'copies'):.1%}", f"{_mean(runs, 'sampled_per_second'):.0f}"]
+        # None in results that are older than this column.
+        known_bytes = [run["peak_bytes"] for run in runs if run["peak_bytes"] is not None]
+        cells.append(f"{max(known_bytes) / 1e6:.0f}" if known_bytes else "?")
+        cells.append(str(sum(run["diverged_after"] is not None for run in runs)))
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -1,6 +1,7 @@
 """Train one arm for so many seconds of processor time, and keep what was reached."""
 
 import json
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -18,14 +19,18 @@ _SAVE_S = 60.0
 
 def train(
     run: Run, images: Tensor, budget_s: float, folder: Path, tell: Callable[[str], None]
-) -> dict[str, float]:
-    """Train until `budget_s` seconds of processor time are used; return images and seconds.
+) -> dict[str, float | None]:
+    """Train until `budget_s` seconds of processor time are used; return images, seconds and bytes.
+
+    A run that leaves the finite numbers ends there, and is scored as it then is: `diverged_after`
+    is its last step, None for the others.
 
     What an earlier sitting left in `folder` is taken up. The schedules of a run follow the share of
     the budget that is used, as its number of steps is known only at its end.
     """
     used_s = _restore(run, folder)
     started_s, saved_s = time.process_time() - used_s, used_s
+    diverged_after = None
     while used_s < budget_s:
         for trainee in run.trainees:
             expected = trainee.steps_done / max(used_s / budget_s, 1e-6)
@@ -34,14 +39,28 @@ def train(
         measured = trainee.step(images)
         used_s = time.process_time() - started_s
         if not bool(measured.isfinite().all()):
-            tell(f"diverged after {trainee.steps_done} steps")
+            diverged_after = trainee.steps_done
+            tell(f"diverged after {diverged_after} steps")
             break
         if used_s - saved_s >= _SAVE_S or used_s >= budget_s:
             saved_s = used_s
             _save(run, folder, used_s)
             tell(f"{used_s:.0f} of {budget_s:.0f} s; " + _summary(trainee, measured))
     seen = sum(trainee.steps_done for trainee in run.trainees) * run.batch_size
-    return {"images": seen, "seconds": used_s, "images_per_second": seen / used_s}
+    return {
+        "images": seen,
+        "seconds": used_s,
+        "images_per_second": seen / used_s,
+        "peak_bytes": _peak_bytes(images.device),
+        "diverged_after": diverged_after,
+    }
+
+
+def _peak_bytes(device: torch.device) -> int:
+    """Return the most memory that was in use: of the GPU, or else of this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _summary(trainee: Trainee, measured: Tensor) -> str:
