@@ -30,6 +30,8 @@ from models.config import Axis, LabelSource
 ROWS_AT_ONCE = 1000
 SNIFF_BYTES = 262
 """Of an archive, to know its format: a tar says so at offset 257."""
+FEW_IMAGES = 30
+"""Training images of a label: with fewer, expect copies of them."""
 PREVIEW_PX = 128
 SHEET_COLUMNS, SHEET_ROWS = 8, 24
 

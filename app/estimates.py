@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from enum import StrEnum
 
+from app.datasets import FEW_IMAGES
 from app.tables import Dataset
 from app.workers import Machine
 from models import cost
 from models.config import DCGANConfig, HybridConfig, Preset, ReportConfig
 
 FEW_GROUPS = 30
-FEW_IMAGES = 30
 _UNKNOWN_PLANES = frozenset({"unknown", "others"})
 
 

@@ -13,6 +13,7 @@ from app.jobs import Claim
 from app.resources import start_job
 from app.storage import Storage, resource_prefix
 from app.tables import Checkpoint, Dataset, Generator, HistoryPoint
+from models import release
 from models.config import (
     MIN_TRAINING_IMAGES,
     POOLED_LABEL,
@@ -21,6 +22,7 @@ from models.config import (
     HybridConfig,
     Networks,
 )
+from models.release import Release
 
 DISTANCE = "all/kid"
 """The value of the history by which checkpoints are ranked: the distance to unseen images."""
@@ -219,6 +221,26 @@ def progress_sheet(storage: Storage, row: Generator, shown: Checkpoint) -> bytes
     tiles = split_mosaic(storage.get(f"{shown.prefix}samples.png"), row.labels)
     title = f"Step {shown.step}, {shown.images_seen} images seen"
     return draw(tiles, title=title, columns=8, synthetic=True)
+
+
+def judged(session: Session, row: Generator, checkpoint_id: str | None = None) -> Release | None:
+    """Return what the release rule says of a checkpoint, or else the best; None if unmeasured."""
+    wanted = checkpoint_id or row.best_checkpoint_id
+    shown = session.get(Checkpoint, wanted) if wanted else None
+    if shown is None:
+        return None
+    point = session.get(HistoryPoint, (shown.generator_id, shown.step))
+    return release.judge(point.values) if point else None
+
+
+def few_images(session: Session, row: Generator) -> dict[str, int]:
+    """Return the labels with too few training images to be more than copies -> how many."""
+    dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None
+    if dataset is None or row.labels == [POOLED_LABEL]:
+        return {}
+    train = dataset.splits.get("train", {})
+    counts = {label: train.get(label, 0) for label in row.labels}
+    return {label: count for label, count in counts.items() if count < datasets.FEW_IMAGES}
 
 
 def latest_values(session: Session, generator_id: str) -> dict[str, float]:

@@ -10,7 +10,7 @@ from PIL import Image
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from app import generators, jobs
+from app import datasets, generators, jobs
 from app.contact_sheet import Tile, draw
 from app.errors import InvalidRequestError
 from app.identifiers import Prefix, new_id
@@ -18,7 +18,7 @@ from app.job_states import Kind
 from app.jobs import Claim
 from app.resources import require_ready, start_job
 from app.storage import Storage, resource_prefix
-from app.tables import Generator, SampleBatch, SampleImage
+from app.tables import Checkpoint, Generator, SampleBatch, SampleImage
 from models.config import SamplingConfig
 
 ROWS_AT_ONCE = 1000
@@ -63,6 +63,7 @@ def create(
             f" it makes {', '.join(generator.labels)}"
         )
     config, notes = _with_filter(session, generator, wish)
+    notes += _doubts(session, generator, checkpoint, wish)
     row = SampleBatch(
         id=new_id(Prefix.SAMPLE_BATCH),
         tenant_id=generator.tenant_id,
@@ -91,6 +92,21 @@ def _with_filter(
         )
     chosen = wish.config.filter.model_copy(update={"copies": copies})
     return wish.config.model_copy(update={"filter": chosen}), [] if copies else [NOT_COMPARED]
+
+
+def _doubts(
+    session: Session, generator: Generator, checkpoint: Checkpoint, wish: Wish
+) -> list[str]:
+    """Say what speaks against the images before there are any."""
+    judged = generators.judged(session, generator, checkpoint.id)
+    few = generators.few_images(session, generator)
+    found = [] if judged is None else [f"not fit for use: {one}" for one in judged.reasons]
+    return found + [
+        f"{label} has {few[label]} training images, fewer than {datasets.FEW_IMAGES}: expect"
+        " copies of them"
+        for label, count in wish.counts.items()
+        if count and label in few
+    ]
 
 
 def apportion(count: int, shares: Mapping[str, float]) -> dict[str, int]:

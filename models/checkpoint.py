@@ -24,6 +24,7 @@ from models.config import DCGANConfig, HybridConfig
 from models.exchange import FORMAT_VERSION, METADATA_KEY, Header
 from models.guard import GuardState
 from models.networks import build
+from models.race import WAITING, RaceState, leg_steps
 from models.run_folder import UserError
 from models.trainees.trainee import Trainee
 
@@ -56,6 +57,11 @@ class TrainingState:
     sums: Tensor  # (trainees, scores) float64, over the current metrics interval
     counts: list[int]  # Steps of each trainee in that interval.
     guard: GuardState = field(default_factory=GuardState)
+    best: dict[str, float] = field(default_factory=dict)
+    """What was measured of the best checkpoint that was saved; empty before."""
+    race: RaceState = field(default_factory=RaceState)
+    waiting: dict[str, Tensor] = field(default_factory=dict)
+    """The networks of those who are not running, while there is a race."""
 
     @property
     def images_seen(self) -> int:
@@ -71,6 +77,8 @@ class Summary(Header):
     counts: tuple[int, ...]
     sha256: dict[str, str]
     guard: GuardState = Field(default_factory=GuardState)
+    best: dict[str, float] = Field(default_factory=dict)
+    race: RaceState = Field(default_factory=RaceState)
 
 
 _H = TypeVar("_H", bound=Header)
@@ -93,7 +101,7 @@ def save(folder: Path, state: TrainingState, samples_png: bytes) -> None:
     header = _header(state)
     metadata = {METADATA_KEY: header.model_dump_json()}
     generators: dict[str, Tensor] = {}
-    others: dict[str, Tensor] = {}
+    others: dict[str, Tensor] = dict(state.waiting)
     for trainee in state.trainees:
         generators |= trainee.generator_tensors()
         others |= trainee.state_tensors()
@@ -106,6 +114,8 @@ def save(folder: Path, state: TrainingState, samples_png: bytes) -> None:
         sums=tuple(tuple(row) for row in state.sums.tolist()),
         counts=tuple(state.counts),
         guard=state.guard,
+        best=state.best,
+        race=state.race,
         sha256={name: _sha256(partial / name) for name in (WEIGHTS, STATE)},
     )
     (partial / SUMMARY).write_text(summary.model_dump_json(indent=1), encoding="utf-8")
@@ -143,6 +153,9 @@ def restore(folder: Path, state: TrainingState) -> None:
     state.sums.copy_(torch.tensor(summary.sums, dtype=torch.float64))
     state.counts[:] = summary.counts
     state.guard = summary.guard
+    state.best = summary.best
+    state.race = summary.race
+    state.waiting = _waiting(folder / STATE)
 
 
 def load_weights(path: Path, device: torch.device) -> Weights:
@@ -214,13 +227,14 @@ def _demand_same_training(summary: Summary, state: TrainingState) -> None:
             f"the checkpoint is of another training; it differs in {', '.join(differences)}"
         )
     networks = len(state.trainees)
+    elsewhere = summary.race.legs_of_others * leg_steps(state.config)
     shapes = (len(summary.steps), len(summary.counts), len(summary.sums))
     is_whole = shapes == (networks,) * 3 and {len(row) for row in summary.sums} == {
         state.sums.shape[1]
     }
     if (
         not is_whole
-        or sum(summary.steps) != summary.step
+        or sum(summary.steps) + elsewhere != summary.step
         or set(summary.sha256) != {WEIGHTS, STATE}
     ):
         raise CheckpointError(
@@ -251,6 +265,12 @@ def _copy(path: Path, tensors: Mapping[str, Tensor]) -> None:
         raise CheckpointError(
             f"{path.name} is not the checkpoint it claims to be: {error}"
         ) from error
+
+
+def _waiting(path: Path) -> dict[str, Tensor]:
+    with safe_open(path, framework="pt") as file:
+        names = [name for name in file.keys() if name.startswith(WAITING)]  # noqa: SIM118 - no dict
+        return {name: file.get_tensor(name) for name in names}
 
 
 def _sha256(path: Path) -> str:

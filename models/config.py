@@ -5,9 +5,9 @@ printed in the report. The length of a run is counted in images shown to the dis
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, model_validator
 
 PACKED_SIZES = (64, 128, 256)
 """Side lengths in pixels at which ingest packs a dataset."""
@@ -15,6 +15,9 @@ PACKED_SIZES = (64, 128, 256)
 
 MIN_TRAINING_IMAGES = 8
 """Fewer than this are memorised, not learned from."""
+
+_MOST_OF_RACE = 5
+"""A race takes two and a half times its images, and may be run a second time."""
 
 POOLED_LABEL = "all"
 """The label of the single network of `Networks.PER_DATASET`."""
@@ -112,6 +115,14 @@ class HybridConfig(TrainingConfig):
     gamma_rise: float = Field(
         8.0, ge=1, le=100, description="Factor by which a cosine raises that weight over the run."
     )
+    race_images: int | None = Field(
+        None,
+        ge=0,
+        le=10_000_000,
+        description="Images for each of three weights of the penalties, an eighth, the same and "
+        "eight times, which race at the start of a run; without one 3 % of `total_images` where "
+        "that is at least 30,000, else there is no race.",
+    )
     augmentation: float | None = Field(
         None,
         ge=0,
@@ -138,6 +149,12 @@ class HybridConfig(TrainingConfig):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of the convolutions; `auto` is bfloat16 on a GPU, else float32."
     )
+
+    @model_validator(mode="after")
+    def _leaves_time_after_a_race(self) -> Self:
+        if _MOST_OF_RACE * (self.race_images or 0) > self.total_images:
+            raise ValueError(f"total_images must be at least {_MOST_OF_RACE} times race_images")
+        return self
 
 
 AnyTrainingConfig = Annotated[DCGANConfig | HybridConfig, Field(discriminator="architecture")]

@@ -23,6 +23,12 @@ _IMAGES = {"cpu": 256, "cuda": 1000}
 _MOST_TRAINING = 2000
 _DRAWS = 200
 _NEIGHBOURS = 3
+_NOISE_STD = 25.0
+"""Of 255: noise in which a tumour can still be seen, but which nobody takes for a scan."""
+_SPOILED = 500
+
+DISTANCE = "all/kid"
+"""The value by which checkpoints are ranked."""
 
 Values = dict[str, float]
 Draw = Callable[[str, int], NDArray[np.uint8]]
@@ -54,13 +60,16 @@ class Live:
         self._floor = kernel.distance(floor)
         self._floor_high = self._interval(floor)[1]
         _, self._reach = neighbours.nearest(self._unseen, self._learnt)
+        spoiled = self._scale.apply(features(self._space, self._spoil(train)))
+        self._noise = kernel.distance(kernel.grams(spoiled, self._unseen))
 
     def measure(self, draw: Draw, labels: tuple[str, ...]) -> Values:
         """Draw in the mixture of the validation split and compare; names are `<label>/<measure>`.
 
         `kid` is the distance to the validation split with its interval of 95 %, `kid_floor` that of
         the training images themselves and `kid_floor_high` the upper end of its interval;
-        `train_kid` is the distance to the training images; `neighbour_ratio` is how far generated
+        `kid_noise` is that of training images under noise, `train_kid` is the distance to the
+        training images; `neighbour_ratio` is how far generated
         images are from the nearest training image, over how far unseen ones are: below one they
         are nearer than those.
         """
@@ -76,6 +85,7 @@ class Live:
             "all/kid_high": high,
             "all/kid_floor": self._floor,
             "all/kid_floor_high": self._floor_high,
+            "all/kid_noise": self._noise,
             "all/train_kid": kernel.distance(kernel.grams(generated, self._learnt)),
             "all/precision": near.precision,
             "all/recall": near.recall,
@@ -87,6 +97,14 @@ class Live:
             for number, name in enumerate(self._names):
                 values |= self._of_label(number, name, generated[of_label == number])
         return {name: value for name, value in values.items() if np.isfinite(value)}
+
+    def _spoil(self, train: Slices) -> NDArray[np.uint8]:
+        """Return some training images under noise, `(n, S, S) uint8`."""
+        rows = self._random.permutation(len(train.labels))[:_SPOILED]
+        chosen = train.images.numpy()[rows, 0]
+        noise = self._random.normal(0, _NOISE_STD, chosen.shape)
+        spoiled: NDArray[np.uint8] = (chosen + noise).round().clip(0, 255).astype(np.uint8)
+        return spoiled
 
     def _draw(
         self, draw: Draw, labels: tuple[str, ...]

@@ -2,8 +2,8 @@
 
 import math
 import time
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import JsonValue
 from torch import Tensor
 
-from models import checkpoint, device
+from models import checkpoint, device, release
 from models.checkpoint import TrainingState
 from models.config import (
     MIN_TRAINING_IMAGES,
@@ -21,18 +21,17 @@ from models.config import (
     Networks,
 )
 from models.data.slices import Slices, load_split
-from models.live import Live, Values
+from models.live import DISTANCE, Live, Values
 from models.mosaic import TILES, mosaic
 from models.networks import build
 from models.progress import Progress, Stopped
+from models.race import Race, leg_steps
 from models.ranks import ALONE, Ranks
 from models.run_folder import TrainSpec, UserError, checkpoint_name
 from models.trainees.baseline import BaselineTrainee
 from models.trainees.conditional import ConditionalTrainee
+from models.trainees.trainee import Trainee
 from models.watch import Watch
-
-if TYPE_CHECKING:
-    from models.trainees.trainee import Trainee
 
 _METRICS_POINTS = 300
 _TICK_SHARE, _TICK_IMAGES = 0.02, 5_000
@@ -43,7 +42,9 @@ _PROGRESS_S = 1.0
 def train(
     run_dir: Path, spec: TrainSpec, progress: Progress, ranks: Ranks = ALONE
 ) -> dict[str, JsonValue]:
-    """Train as `spec` says and return `{"step", "images_seen"}`, and `ended_by` if it was early.
+    """Train as `spec` says and return what it came to: `{"step", "images_seen", "release"}`.
+
+    With `ended_by` if it ended early; `release` is null where nothing could be measured.
 
     Interrupted and resumed equals uninterrupted: on one CPU thread, bit for bit. The metrics of a
     run killed between two checkpoints are reported again for the same steps, with equal values.
@@ -63,48 +64,149 @@ def train(
     state = begin(config, spec.seed, data, validation, where, ranks)
     if spec.resume is not None:
         checkpoint.restore(run_dir / spec.resume, state)
-    images = data.images.to(where)
     live = Live(data, validation, where, spec.seed)
+    loop = _Loop(run_dir / "checkpoints", state, data.images.to(where), live, progress, ranks)
+    loop.race()
+    return _result(state, loop.run())
 
-    steps_total = sum(trainee.steps_total for trainee in state.trainees)
-    interval = max(1, round(steps_total / _METRICS_POINTS))
-    tick = math.ceil(max(config.total_images * _TICK_SHARE, _TICK_IMAGES) / config.batch_size)
-    clock = _Clock(state, steps_total, progress)
-    clock.report()
 
-    watch = Watch(state, progress)
-    saved_step = state.step
-    is_last = False
-    while not is_last and state.step < steps_total:
-        if ranks.any(progress.should_stop()):
-            _stop(run_dir, state, saved_step, progress, ranks)
+class _Loop:
+    """The steps of one run, with what is done between two of them."""
 
-        # Whichever network has the largest part of its run ahead goes next.
-        trainee = min(state.trainees, key=lambda one: one.steps_done / one.steps_total)
-        scores = trainee.step(images)
-        state.step += 1
-        if watch.step(scores):
-            state.sums[trainee.index] += scores
-            state.counts[trainee.index] += 1
+    def __init__(
+        self,
+        folder: Path,
+        state: TrainingState,
+        images: Tensor,
+        live: Live,
+        progress: Progress,
+        ranks: Ranks,
+    ) -> None:
+        """Begin where `state` is; checkpoints go to `folder`."""
+        self._folder, self._state, self._images, self._live = folder, state, images, live
+        self._progress, self._ranks = progress, ranks
+        self._config = state.config
+        self._steps_total = sum(trainee.steps_total for trainee in state.trainees)
+        self._interval = max(1, round(self._steps_total / _METRICS_POINTS))
+        self._clock = _Clock(state, self._steps_total, progress)
+        self._saved_step = state.step
+        self._clock.report()
 
-        is_last = state.step == steps_total or watch.ended_by is not None
-        snapshots = state.images_seen // config.snapshot_images
-        is_due = snapshots > (state.images_seen - config.batch_size) // config.snapshot_images
-        # What is saved is measured first: the best checkpoint is the one that measured best.
-        measured = {}
-        if live.is_possible and (state.step % tick == 0 or is_due or is_last):
-            measured = _measure(state, live, ranks)
-            if watch.tick(measured):
-                measured = _measure(state, live, ranks)
-            is_last = is_last or watch.ended_by is not None
-        if measured or state.step % interval == 0 or is_last:
-            _report_metrics(state, progress, measured)
-        if is_due or is_last:
-            _save(run_dir / "checkpoints", state, progress, ranks)
-            saved_step = state.step
-        if is_last or clock.is_due():
-            clock.report()
-    return {**_detail(state), "ended_by": watch.ended_by} if watch.ended_by else _detail(state)
+    def race(self) -> None:
+        """Run the race that comes first, if there is one and it is not over."""
+        state, config = self._state, self._config
+        runner = state.trainees[0]
+        if not (leg_steps(config) and self._live.is_possible):
+            return
+        assert isinstance(config, HybridConfig), "no other has legs"
+        assert isinstance(runner, ConditionalTrainee), "no other is made of it"
+        race = Race(runner, config, state.race, state.waiting)
+        while not state.race.is_over:
+            if race.awaits:
+                message = race.tell(_measure(state, self._live, self._ranks)[DISTANCE])
+                self._progress.event("message", {"message": message, "step": state.step})
+                continue
+            self._stop_if_asked()
+            scores = self._step(runner)
+            if bool(scores.isfinite().all()):  # a step that was not is dropped: that arm stands
+                self._count(runner, scores)
+            if state.step % self._interval == 0:
+                self._report_metrics({})
+            if self._clock.is_due():
+                self._clock.report()
+
+    def run(self) -> str | None:
+        """Run to the end; return the rule that has ended the run before its time, if one has."""
+        state, config, live = self._state, self._config, self._live
+        tick = math.ceil(max(config.total_images * _TICK_SHARE, _TICK_IMAGES) / config.batch_size)
+        watch = Watch(state, self._progress)
+        is_last = False
+        while not is_last and state.step < self._steps_total:
+            self._stop_if_asked()
+            # Whichever network has the largest part of its run ahead goes next.
+            trainee = min(state.trainees, key=lambda one: one.steps_done / one.steps_total)
+            scores = self._step(trainee)
+            if watch.step(scores):
+                self._count(trainee, scores)
+
+            is_last = state.step == self._steps_total or watch.ended_by is not None
+            snapshots = state.images_seen // config.snapshot_images
+            is_due = snapshots > (state.images_seen - config.batch_size) // config.snapshot_images
+            # What is saved is measured first: the best checkpoint is the one that measured best.
+            measured: Values = {}
+            if live.is_possible and (state.step % tick == 0 or is_due or is_last):
+                measured = _measure(state, live, self._ranks)
+                if watch.tick(measured):
+                    measured = _measure(state, live, self._ranks)
+                is_last = is_last or watch.ended_by is not None
+            if measured or state.step % self._interval == 0 or is_last:
+                self._report_metrics(measured)
+            if is_due or is_last:
+                if measured and measured[DISTANCE] < state.best.get(DISTANCE, math.inf):
+                    state.best = measured
+                self._save()
+            if is_last or self._clock.is_due():
+                self._clock.report()
+        return watch.ended_by
+
+    def _step(self, trainee: Trainee) -> Tensor:
+        scores = trainee.step(self._images)
+        self._state.step += 1
+        return scores
+
+    def _count(self, trainee: Trainee, scores: Tensor) -> None:
+        self._state.sums[trainee.index] += scores
+        self._state.counts[trainee.index] += 1
+
+    def _stop_if_asked(self) -> None:
+        """Save what is news, and leave, if whoever follows says so.
+
+        What was begun, restored or saved just now is none: noise must not look like a result, and
+        whoever follows the events may have taken the folder.
+
+        Raises:
+            Stopped: then.
+        """
+        if not self._ranks.any(self._progress.should_stop()):
+            return
+        if self._state.step > self._saved_step:
+            self._save()
+        raise Stopped(_detail(self._state))
+
+    def _report_metrics(self, measured: Values) -> None:
+        """Report the averages of the interval that ends here, and begin the next one."""
+        state = self._state
+        _demand_finite(state)
+        values: dict[str, JsonValue] = {
+            f"{trainee.label}/{score}": total / count
+            for trainee, totals, count in zip(
+                state.trainees, state.sums.tolist(), state.counts, strict=True
+            )
+            if count
+            for score, total in zip(trainee.scores, totals, strict=True)
+        }
+        self._progress.event("metrics", {**_detail(state), "values": values | dict(measured)})
+        state.sums.zero_()
+        state.counts[:] = [0] * len(state.counts)
+
+    def _save(self) -> None:
+        """Write the state and report it; whoever watches the run deletes what it has taken."""
+        state = self._state
+        _demand_finite(state)
+        self._saved_step = state.step
+        if not self._ranks.is_first:
+            return
+        folder = self._folder / checkpoint_name(state.step)
+        samples = mosaic(
+            [
+                trainee.draw(label, TILES, "snapshot")
+                for trainee in state.trainees
+                for label in range(len(trainee.labels))
+            ]
+        )
+        checkpoint.save(folder, state, samples)
+        where = f"{self._folder.name}/{folder.name}"
+        self._progress.event("checkpoint", {**_detail(state), "folder": where})
 
 
 def _demand_divisible(config: DCGANConfig | HybridConfig, ranks: Ranks) -> None:
@@ -114,22 +216,6 @@ def _demand_divisible(config: DCGANConfig | HybridConfig, ranks: Ranks) -> None:
     if config.batch_size % ranks.count:
         detail = f"batch_size {config.batch_size} cannot be shared by {ranks.count} processes"
         raise UserError("not_shareable", detail)
-
-
-def _stop(
-    run_dir: Path, state: TrainingState, saved_step: int, progress: Progress, ranks: Ranks
-) -> NoReturn:
-    """Save what is news, and leave.
-
-    What was begun, restored or saved just now is none: noise must not look like a result, and
-    whoever follows the events may have taken the folder.
-
-    Raises:
-        Stopped: always.
-    """
-    if state.step > saved_step:
-        _save(run_dir / "checkpoints", state, progress, ranks)
-    raise Stopped(_detail(state))
 
 
 def begin(
@@ -208,29 +294,13 @@ def _measure(state: TrainingState, live: Live, ranks: Ranks) -> Values:
             for trainee in state.trainees:
                 trainee.released = version
             found[version] = live.measure(draw, tuple(drawers))
-        best = min(found, key=lambda version: found[version]["all/kid"])
+        best = min(found, key=lambda version: found[version][DISTANCE])
         return best, found[best]
 
     best, values = ranks.of_first(measure)
     for trainee in state.trainees:
         trainee.released = best
     return values
-
-
-def _report_metrics(state: TrainingState, progress: Progress, measured: Values) -> None:
-    """Report the averages of the interval that ends here, and begin the next one."""
-    _demand_finite(state)
-    values: dict[str, JsonValue] = {
-        f"{trainee.label}/{score}": total / count
-        for trainee, totals, count in zip(
-            state.trainees, state.sums.tolist(), state.counts, strict=True
-        )
-        if count
-        for score, total in zip(trainee.scores, totals, strict=True)
-    }
-    progress.event("metrics", {**_detail(state), "values": values | dict(measured)})
-    state.sums.zero_()
-    state.counts[:] = [0] * len(state.counts)
 
 
 def _demand_finite(state: TrainingState) -> None:
@@ -243,22 +313,12 @@ def _demand_finite(state: TrainingState) -> None:
         raise UserError("training_diverged", detail)
 
 
-def _save(root: Path, state: TrainingState, progress: Progress, ranks: Ranks) -> None:
-    """Write the state and report it; whoever watches the run deletes what it has taken."""
-    _demand_finite(state)
-    if not ranks.is_first:
-        return
-    folder = root / checkpoint_name(state.step)
-    samples = mosaic(
-        [
-            trainee.draw(label, TILES, "snapshot")
-            for trainee in state.trainees
-            for label in range(len(trainee.labels))
-        ]
-    )
-    checkpoint.save(folder, state, samples)
-    where = f"{root.name}/{folder.name}"
-    progress.event("checkpoint", {**_detail(state), "folder": where})
+def _result(state: TrainingState, ended_by: str | None) -> dict[str, JsonValue]:
+    judged = release.judge(state.best)
+    found: dict[str, JsonValue] = {**_detail(state), "release": None}
+    if judged is not None:
+        found["release"] = {**asdict(judged), "reasons": list(judged.reasons)}
+    return found if ended_by is None else {**found, "ended_by": ended_by}
 
 
 def _detail(state: TrainingState) -> dict[str, JsonValue]:

@@ -22,14 +22,17 @@ MEMORY_BYTES = 3 << 30
 1.7 GiB of it, and two ingests at a time measure at most 0.3 GiB each with what is sent here."""
 MEMORY_OF_LARGEST_BYTES = 4608 << 20
 """With volumes of 250 MB: the decoder has some copies of one, and the ingest two: 2 GiB."""
-SAMPLE_S = 0.05
+SAMPLE_S = 0.1
 TIMEOUT_S = 400.0
 Resource = dict[str, Any]
 Found = list[tuple[str, str]]
 
 
 class MemoryWatch(threading.Thread):
-    """Adds up the resident memory of all that this process has started, again and again."""
+    """Adds up the memory of all that this process has started, again and again.
+
+    What forked processes share counts once among them.
+    """
 
     def __init__(self) -> None:
         super().__init__(name="memory", daemon=True)
@@ -39,7 +42,7 @@ class MemoryWatch(threading.Thread):
     def run(self) -> None:
         """Look until told to end."""
         while not self._ended.wait(SAMPLE_S):
-            self.peak_bytes = max(self.peak_bytes, sum(map(_resident_bytes, _processes())))
+            self.peak_bytes = max(self.peak_bytes, sum(map(_own_bytes, _processes())))
 
     def end(self) -> int:
         """Return the most that there was, in bytes."""
@@ -52,10 +55,10 @@ def _processes() -> list[psutil.Process]:
     return psutil.Process().children(recursive=True)
 
 
-def _resident_bytes(process: psutil.Process) -> int:
+def _own_bytes(process: psutil.Process) -> int:
     try:
-        return int(process.memory_info().rss)
-    except psutil.NoSuchProcess:
+        return int(process.memory_full_info().pss)
+    except (psutil.NoSuchProcess, psutil.AccessDenied):  # it has ended, or is about to
         return 0
 
 

@@ -22,6 +22,7 @@ def test_message_that_comes_five_times_is_one_attempt(house: House, dataset: str
             assert house.outcomes(path) == ["succeeded"]
 
 
+@pytest.mark.slow
 def test_worker_whose_clock_stood_still_writes_nothing(
     house: House, dataset: str, reference: bytes
 ) -> None:

@@ -20,7 +20,8 @@ def _status(house: House, path: str) -> str:
     return str(house.job(path)["status"])
 
 
-@pytest.mark.parametrize("round_", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("round_", [1, 2])
 def test_paused_again_and_again_a_training_ends_as_if_never(
     house: House, dataset: str, reference: bytes, dice: random.Random, round_: int
 ) -> None:
@@ -79,6 +80,7 @@ def test_what_waits_is_paused_and_cancelled_at_once(house: House, dataset: str) 
     house.ended(running, "cancelled")
 
 
+@pytest.mark.slow
 def test_drained_worker_gives_its_job_to_another(
     house: House, dataset: str, reference: bytes
 ) -> None:

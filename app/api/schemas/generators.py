@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 from sqlalchemy.orm import Session
 
-from app import estimates, resources, tables
+from app import estimates, generators, resources, tables
 from app.api.ids import DatasetID
 from app.api.schemas import jobs
 from app.api.schemas.datasets import Name
@@ -62,6 +62,17 @@ class Origin(BaseModel):
     sha256: str = Field(description="Of its weights; this was checked.")
 
 
+class Release(BaseModel):
+    """What the rule says of the best checkpoint: whether its images may be used."""
+
+    is_passed: bool
+    reasons: list[str] = Field(description="Why not.")
+    distance: float = Field(description="KID to the validation split.")
+    most_distance: float = Field(description="The largest that passes.")
+    floor_ratio: float = Field(description="The distance over that of the training images.")
+    recall: float = Field(description="Share of unseen images with a generated one nearby.")
+
+
 class Generator(BaseModel):
     """A trained, or training, or imported set of networks."""
 
@@ -76,6 +87,9 @@ class Generator(BaseModel):
     image_size: int | None = Field(description="Null until it is imported.")
     images_seen: int
     best_checkpoint_id: str | None
+    release: Release | None = Field(
+        description="Null before the first measurement, and where there was none."
+    )
     origin: Origin | None = Field(description="What its archive said, if it was imported.")
     metrics: dict[str, float] = Field(description="The latest point of the history.")
     created_at: datetime
@@ -235,12 +249,18 @@ def generator(session: Session, row: tables.Generator, metrics: dict[str, float]
         image_size=config.image_size if config else None,
         images_seen=row.images_seen,
         best_checkpoint_id=row.best_checkpoint_id,
+        release=_release(session, row),
         origin=Origin.model_validate(row.origin) if row.origin else None,
         metrics=metrics,
         created_at=row.created_at,
         job=jobs.job(session, row.job) if row.job else None,
         error=jobs.resource_error(row),
     )
+
+
+def _release(session: Session, row: tables.Generator) -> Release | None:
+    judged = generators.judged(session, row)
+    return Release.model_validate(judged, from_attributes=True) if judged else None
 
 
 def checkpoint(

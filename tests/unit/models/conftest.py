@@ -40,7 +40,11 @@ WritePack = Callable[..., Path]
 @pytest.fixture
 def write_pack() -> WritePack:
     def write(
-        path: Path, counts: Mapping[str, int], fill: int | None = None, split: int = 0
+        path: Path,
+        counts: Mapping[str, int],
+        fill: int | None = None,
+        split: int = 0,
+        validation_every: int = 0,
     ) -> Path:
         total = sum(counts.values())
         random = torch.Generator().manual_seed(7)
@@ -50,13 +54,16 @@ def write_pack() -> WritePack:
         labels = torch.repeat_interleave(
             torch.arange(len(counts)), torch.tensor(list(counts.values()))
         )
+        splits = torch.full((total,), split, dtype=torch.uint8)
+        if validation_every:
+            splits[::validation_every] = 1
         names = ", ".join(f'"{name}"' for name in counts)
         save_file(
             {
                 "images": images,
                 "labels": labels,
                 "groups": torch.arange(total),
-                "splits": torch.full((total,), split, dtype=torch.uint8),
+                "splits": splits,
             },
             path,
             {"labels": f"[{names}]", "size": "64", "digest": f"digest-{total}"},

@@ -60,7 +60,7 @@ def test_a_training_can_be_sampled(run_dir: Path) -> None:
     assert result(run_dir) == {
         "outcome": "finished",
         "error": None,
-        "detail": {"step": 4, "images_seen": 16},
+        "detail": {"step": 4, "images_seen": 16, "release": None},
     }
     spec = SampleSpec(
         weights="checkpoints/step-000000004/weights.safetensors",

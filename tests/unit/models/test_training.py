@@ -157,7 +157,7 @@ def test_progress_ends_at_one_with_the_speed_of_this_attempt(
 ) -> None:
     monkeypatch.setattr("models.training._PROGRESS_S", 0.0)
     progress = recorder()
-    assert train(run_dir, SPEC, progress) == {"step": 21, "images_seen": 84}
+    assert train(run_dir, SPEC, progress) == {"step": 21, "images_seen": 84, "release": None}
     events = progress.of("progress")
     assert events[0]["eta_s"] is None
     assert events[-1]["fraction"] == 1

@@ -1,0 +1,57 @@
+"""Decide from what was measured live whether a checkpoint's images may be used; no torch.
+
+A distance alone says little: it is held against that of real images which were spoiled by noise,
+and against how far two sets of real images are from each other.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+MOST_OF_NOISE = 0.5
+"""Largest distance, as a share of that of training images under noise."""
+LEAST_RECALL = 0.05
+"""Smallest share of unseen images that have a generated one in their neighbourhood."""
+
+_NAMES = ("all/kid", "all/kid_noise", "all/kid_floor", "all/kid_floor_high", "all/recall")
+
+
+@dataclass(frozen=True)
+class Release:
+    """What the rule says of one checkpoint."""
+
+    is_passed: bool
+    reasons: tuple[str, ...]
+    """Why not; none if it is passed."""
+    distance: float
+    """KID to the validation split."""
+    most_distance: float
+    """The largest that passes."""
+    floor_ratio: float
+    """The distance over that of the training images themselves."""
+    recall: float
+
+
+def judge(values: Mapping[str, float]) -> Release | None:
+    """Judge by the values that `models.live` measures; None where they were not measured.
+
+    A distance within the interval of that of real images is never too large: nothing finer can be
+    told with so few of them.
+    """
+    if not all(name in values for name in _NAMES):
+        return None
+    distance, noise, floor, floor_high, recall = (values[name] for name in _NAMES)
+    most = max(MOST_OF_NOISE * noise, floor_high)
+    reasons = []
+    if distance > most:
+        reasons.append(f"the images are too far from unseen real ones: KID {distance:.3g}")
+        reasons[0] += f", and more than {most:.3g} is refused"
+    if recall < LEAST_RECALL:
+        reasons.append(f"the images are too much alike: recall {recall:.3f}, below {LEAST_RECALL}")
+    return Release(
+        is_passed=not reasons,
+        reasons=tuple(reasons),
+        distance=distance,
+        most_distance=most,
+        floor_ratio=distance / max(floor, 1e-9),
+        recall=recall,
+    )

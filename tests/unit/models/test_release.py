@@ -1,0 +1,109 @@
+"""Whether a checkpoint may be used: the rule, and that it tells the broken from the good."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models.data.slices import Slices
+from models.live import Live
+from models.release import judge
+
+GOOD = {
+    "all/kid": 1.0,
+    "all/kid_noise": 4.0,
+    "all/kid_floor": 0.5,
+    "all/kid_floor_high": 1.5,
+    "all/recall": 0.3,
+}
+SIDE_PX = 64
+
+
+def passed(**changes: float) -> bool:
+    judged = judge(GOOD | {f"all/{name}": value for name, value in changes.items()})
+    assert judged is not None
+    return judged.is_passed
+
+
+def test_a_checkpoint_passes_up_to_half_the_distance_of_noise() -> None:
+    assert passed()
+    assert passed(kid=2.0)
+    assert not passed(kid=2.01)
+
+
+def test_what_cannot_be_told_from_real_images_passes_whatever_noise_does() -> None:
+    assert passed(kid=1.5, kid_noise=0.1)
+    assert not passed(kid=1.51, kid_noise=0.1)
+
+
+def test_images_that_are_all_alike_do_not_pass_though_they_are_near() -> None:
+    judged = judge(GOOD | {"all/recall": 0.049})
+    assert judged is not None
+    assert not judged.is_passed
+    assert judged.reasons == ("the images are too much alike: recall 0.049, below 0.05",)
+
+
+def test_every_reason_is_given_and_how_far_above_real_images_it_is() -> None:
+    judged = judge(GOOD | {"all/kid": 3.0, "all/recall": 0.0})
+    assert judged is not None
+    assert len(judged.reasons) == 2
+    assert "KID 3, and more than 2 is refused" in judged.reasons[0]
+    assert judged.floor_ratio == 6.0
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_what_was_not_measured_is_not_judged(name: str) -> None:
+    assert judge({key: value for key, value in GOOD.items() if key != name}) is None
+
+
+def heads(count: int, seed: int) -> NDArray[np.uint8]:
+    """Ellipses of a size and a grey of their own, with a bright spot: `(count, 64, 64)`."""
+    random = np.random.default_rng(seed)
+    y, x = np.mgrid[:SIDE_PX, :SIDE_PX] - (SIDE_PX - 1) / 2
+    wide, high = random.uniform(18, 28, (2, count, 1, 1))
+    inside = (x / wide) ** 2 + (y / high) ** 2 < 1
+    at_x, at_y = random.uniform(-12, 12, (2, count, 1, 1))
+    spot = (x - at_x) ** 2 + (y - at_y) ** 2 < random.uniform(9, 36, (count, 1, 1))
+    grey = random.uniform(80, 140, (count, 1, 1)) + 3 * random.normal(
+        size=(count, SIDE_PX, SIDE_PX)
+    )
+    return np.where(inside, np.where(spot, 220, grey), 2).clip(0, 255).astype(np.uint8)
+
+
+def slices(images: NDArray[np.uint8]) -> Slices:
+    count = len(images)
+    labels, groups = torch.zeros(count, dtype=torch.int64), torch.arange(count)
+    return Slices(torch.from_numpy(images[:, None]), labels, groups, ("a",), "d")
+
+
+def blurred(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    signal = torch.from_numpy(images[:, None]).float()
+    return torch.nn.functional.avg_pool2d(signal, 9, 1, 4).to(torch.uint8).numpy()[:, 0]
+
+
+@pytest.fixture(scope="module")
+def live() -> Live:
+    return Live(slices(heads(200, 0)), slices(heads(60, 1)), torch.device("cpu"), 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "passes"),
+    [("real", True), ("blurred", False), ("noisy", False), ("one", False), ("grey", False)],
+)
+def test_the_rule_passes_real_images_and_no_broken_generator(
+    live: Live,
+    name: str,
+    passes: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    real = heads(240, 2)
+    noise = np.random.default_rng(3).normal(0, 40, real.shape)
+    drawn = {
+        "real": real,
+        "blurred": blurred(real),
+        "noisy": (real + noise).clip(0, 255).astype(np.uint8),
+        "one": np.repeat(real[:1], len(real), 0),
+        "grey": np.full_like(real, 90),
+    }[name]
+    judged = judge(live.measure(lambda _label, count: drawn[:count], ("a",)))
+    assert judged is not None
+    assert judged.is_passed is passes, judged
