@@ -10,6 +10,7 @@ All of it is differentiable twice, because the gradient penalties are taken thro
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -34,18 +35,56 @@ _STEPS = _GEOMETRY + 5
 """Shift, scale, turn, stretch; gamma, contrast, brightness, noise, cutout."""
 
 
+class Variations(NamedTuple):
+    """How each of N images is varied: all that is random about it, drawn beforehand."""
+
+    applies: Tensor  # (9, N) bool, which steps
+    moves: Tensor  # (3, N) in [-1, 1]: shift across and down, turn
+    stretches: Tensor  # (2, N) normal: scale, stretch
+    greys: Tensor  # (4, N, 1, 1, 1) normal: gamma, contrast, brightness, noise
+    grain: Tensor  # (N, 1, S, S) normal
+    cuts: Tensor  # (3, N, 1) in [0, 1]: size, row, column
+
+
 def augment(images: Tensor, probability: float | Tensor, random: torch.Generator) -> Tensor:
     """Return `images` `(N, C, S, S) float32`, each varied in its own way.
 
-    `probability`, a number or `(N,)`, is that of each step. What has more than one channel is
-    moved together; grey values change in the first channel alone, for the second is a mask.
+    `probability`, a number or `(N,)`, is that of each step.
     """
-    count, device = len(images), images.device
-    draws = torch.rand((_STEPS, count), generator=random, device=device)
-    applies = draws < torch.as_tensor(probability, device=device, dtype=draws.dtype)
-    moved = move(images, _motions(applies[:_GEOMETRY], images.shape[-1], random))
-    grey = _change_grey_values(moved[:, :1], applies[_GEOMETRY:-1], random)
-    return _cut_out(torch.cat([grey, moved[:, 1:]], 1), applies[-1], random)
+    return vary(images, draw(images, probability, random))
+
+
+def draw(images: Tensor, probability: float | Tensor, random: torch.Generator) -> Variations:
+    """Draw a variation for each of `images`, whose shape alone matters; as for `augment`."""
+    count, side, device = len(images), images.shape[-1], images.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(shape, generator=random, device=device)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=random, device=device)
+
+    draws = uniform(_STEPS, count)
+    return Variations(
+        applies=draws < torch.as_tensor(probability, device=device, dtype=draws.dtype),
+        moves=uniform(3, count) * 2 - 1,
+        stretches=normal(2, count),
+        greys=normal(4, count, 1, 1, 1),
+        grain=normal(count, 1, side, side),
+        cuts=uniform(3, count, 1),
+    )
+
+
+def vary(images: Tensor, variations: Variations) -> Tensor:
+    """Return `images` `(N, C, S, S) float32` varied so.
+
+    What has more than one channel is moved together; grey values change in the first channel
+    alone, for the second is a mask.
+    """
+    applies = variations.applies
+    moved = move(images, _motions(applies[:_GEOMETRY], images.shape[-1], variations))
+    grey = _change_grey_values(moved[:, :1], applies[_GEOMETRY:-1], variations)
+    return _cut_out(torch.cat([grey, moved[:, 1:]], 1), applies[-1], variations.cuts)
 
 
 def move(images: Tensor, motions: Tensor) -> Tensor:
@@ -76,12 +115,10 @@ def move(images: Tensor, motions: Tensor) -> Tensor:
     return sampled.view(count, channels, side, side) + BACKGROUND
 
 
-def _motions(applies: Tensor, side: int, random: torch.Generator) -> Tensor:
-    """Draw where each image is sampled, `(N, 2, 3)`; `applies` `(4, N)` chooses the steps."""
-    device, count = applies.device, applies.shape[1]
+def _motions(applies: Tensor, side: int, variations: Variations) -> Tensor:
+    """Return where each image is sampled, `(N, 2, 3)`; `applies` `(4, N)` chooses the steps."""
     shifts, scales, turns, stretches = applies.float()
-    uniform = torch.rand((3, count), generator=random, device=device) * 2 - 1
-    normal = torch.randn((2, count), generator=random, device=device)
+    uniform, normal = variations.moves, variations.stretches
     # Whole pixels: a shift alone must not blur.
     dx, dy = (uniform[:2] * _SHIFT * side).round() * shifts
     angle = uniform[2] * _LARGEST_TURN * turns
@@ -93,11 +130,10 @@ def _motions(applies: Tensor, side: int, random: torch.Generator) -> Tensor:
     return torch.stack([across, down], 1)
 
 
-def _change_grey_values(images: Tensor, applies: Tensor, random: torch.Generator) -> Tensor:
+def _change_grey_values(images: Tensor, applies: Tensor, variations: Variations) -> Tensor:
     """Apply gamma, contrast, brightness and noise to `(N, 1, S, S)`, as `applies` `(4, N)` says."""
-    count, device = len(images), images.device
     gammas, contrasts, brightens, noises = applies[..., None, None, None].float()
-    normal = torch.randn((4, count, 1, 1, 1), generator=random, device=device)
+    normal = variations.greys
     exponent = torch.exp2(normal[0] * _LOG2_GAMMA_STD * gammas)
     least, most = _GAMMA_OFFSET**exponent, (1 + _GAMMA_OFFSET) ** exponent
     unit = (images - BACKGROUND) / 2  # [0, 1]
@@ -106,17 +142,15 @@ def _change_grey_values(images: Tensor, applies: Tensor, random: torch.Generator
     unit = torch.where(gammas > 0, curved, unit)
     unit = unit * torch.exp2(normal[1] * _LOG2_CONTRAST_STD * contrasts)
     varied = unit * 2 + BACKGROUND + normal[2] * _BRIGHTNESS_STD * brightens
-    grain = torch.randn(images.shape, generator=random, device=device)
-    noisy: Tensor = varied + grain * (normal[3] * _NOISE_STD).abs() * noises
+    noisy: Tensor = varied + variations.grain * (normal[3] * _NOISE_STD).abs() * noises
     return noisy
 
 
-def _cut_out(images: Tensor, applies: Tensor, random: torch.Generator) -> Tensor:
+def _cut_out(images: Tensor, applies: Tensor, uniform: Tensor) -> Tensor:
     """Fill a square of `(N, C, S, S)` with background where `applies` `(N,)`."""
-    count, side, device = len(images), images.shape[-1], images.device
-    uniform = torch.rand((3, count, 1), generator=random, device=device)
+    side = images.shape[-1]
     half = (_CUTOUT[0] + (_CUTOUT[1] - _CUTOUT[0]) * uniform[0]) * side / 2
-    ticks = torch.arange(side, device=device) + 0.5
+    ticks = torch.arange(side, device=images.device) + 0.5
     is_row = (ticks - uniform[1] * side).abs() < half  # (N, S)
     is_column = (ticks - uniform[2] * side).abs() < half
     is_cut = is_row[:, None, :, None] & is_column[:, None, None, :] & applies[:, None, None, None]

@@ -150,6 +150,12 @@ class HybridConfig(TrainingConfig):
         "auto", description="Of the convolutions; `auto` is bfloat16 on a GPU, else float32."
     )
 
+    is_compiled: bool = Field(
+        default=False,
+        description="Whether the discriminator's step is compiled, once its gradients have been "
+        "found to be the same; for a GPU.",
+    )
+
     @model_validator(mode="after")
     def _leaves_time_after_a_race(self) -> Self:
         if _MOST_OF_RACE * (self.race_images or 0) > self.total_images:

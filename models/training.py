@@ -66,6 +66,7 @@ def train(
         checkpoint.restore(run_dir / spec.resume, state)
     live = Live(data, validation, where, spec.seed)
     loop = _Loop(run_dir / "checkpoints", state, data.images.to(where), live, progress, ranks)
+    loop.compile()
     loop.race()
     return _result(state, loop.run())
 
@@ -91,6 +92,14 @@ class _Loop:
         self._clock = _Clock(state, self._steps_total, progress)
         self._saved_step = state.step
         self._clock.report()
+
+    def compile(self) -> None:
+        """Compile what the configuration asks for, and tell what came of it."""
+        state, config = self._state, self._config
+        first = state.trainees[0]
+        if isinstance(config, HybridConfig) and config.is_compiled:
+            assert isinstance(first, ConditionalTrainee), "it is made of such a configuration"
+            self._progress.event("message", {"message": first.compile(), "step": state.step})
 
     def race(self) -> None:
         """Run the race that comes first, if there is one and it is not over."""

@@ -1,18 +1,19 @@
 """Hold one generator of all labels and its discriminator while they are trained."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
-from models.augment import augment
+from models.augment import Variations, draw, vary
 from models.averages import SHARES, Average
 from models.config import HybridConfig
 from models.data import slices
 from models.data.slices import Slices
 from models.guard import Order
 from models.losses import relativistic_loss
-from models.penalties import squared_slope
+from models.penalties import judge_with_slope
 from models.ranks import ALONE, Ranks
 from models.seeds import derive, stream
 from models.trainees.optimiser import adam, adam_tensors, network_tensors
@@ -64,6 +65,14 @@ _NAMELESS_SHARE, _NAMELESS_RATE = 0.05, 0.3
 """For so much of the run, a label that got lost loses its name in so many pairs."""
 
 
+_COMPILER = "inductor"
+_TOLERANCE, _HALF_TOLERANCE = 1e-4, 2e-2
+"""Of gradients that were computed in another order, in float32 and bfloat16."""
+
+_Judge = Callable[[Tensor, Tensor, Variations, bool], tuple[Tensor, Tensor]]
+"""From images, labels, variations and whether in bfloat16 to logits and squared slopes."""
+
+
 class ConditionalTrainee:
     """The networks, averages, optimisers and data order of all labels; see `Trainee`."""
 
@@ -106,6 +115,7 @@ class ConditionalTrainee:
             [extra if len(rows) < _RARE else 0.0 for rows in self._members] + [0.0],
             device=device,
         )
+        self._judge_steeply: _Judge = self._logits_and_slopes
         self.generator, self.discriminator = networks
         for network in (self.generator, self.discriminator):
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -174,14 +184,15 @@ class ConditionalTrainee:
         latents = torch.randn(
             (len(labels), self._config.latent_size), generator=self._random, device=self._device
         )
-        with self._autocast():
+        with self._autocast(self._is_half):
             generated = self.generator(share(latents), shown)
 
         # The discriminator learns which of a pair is real, and to be no steeper than needed.
         # One pass sees both: the penalties are taken before the variation, through it.
-        both = torch.cat([real, generated.detach()]).requires_grad_()
-        logits = self._judge(both, torch.cat([shown, shown]))
-        real_slope, generated_slope = squared_slope(logits, both).view(2, -1).mean(1)
+        both, of_both = torch.cat([real, generated.detach()]), torch.cat([shown, shown])
+        variations = self._draw_variations(both, of_both)
+        logits, slopes = self._judge_steeply(both, of_both, variations, self._is_half)
+        real_slope, generated_slope = slopes.view(2, -1).mean(1)
         real_logits, generated_logits = logits.chunk(2)
         judged = relativistic_loss(real_logits, generated_logits)
         penalty = self.gamma / 2 * (real_slope + generated_slope)
@@ -211,6 +222,42 @@ class ConditionalTrainee:
             measured = torch.full_like(measured, torch.nan)
         controls = torch.tensor([self.augmentation, float(self._controls[1])], dtype=torch.float64)
         return torch.cat([measured.double(), controls.to(self._device)])
+
+    def compile(self) -> str:
+        """Compile the discriminator's step, unless that changes its gradients; say what was done.
+
+        It has been seen to lose the derivative of the penalties without a word, so one of them is
+        compared first.
+        """
+        compiled = torch.compile(
+            self._logits_and_slopes, backend=_COMPILER, fullgraph=True, dynamic=False
+        )
+        try:
+            difference = self._difference(compiled)
+        except RuntimeError as error:  # what the compilers raise is one
+            return f"not compiled: {type(error).__name__}"
+        if not difference <= (_HALF_TOLERANCE if self._is_half else _TOLERANCE):
+            return f"not compiled: it would change gradients by {difference:.2g} of their size"
+        self._judge_steeply = compiled
+        return f"compiled; gradients agree to {difference:.1g} of their size"
+
+    def _difference(self, compiled: _Judge) -> float:
+        """Return by how much of its norm a gradient of logits and slopes differs if `compiled`."""
+        count, side = 2 * self._config.batch_size // self._ranks.count, self._config.image_size
+        random = torch.Generator(self._device).manual_seed(self._seed)
+        shape = (count, 1, side, side)
+        images = torch.rand(shape, generator=random, device=self._device) * 2 - 1
+        labels = torch.arange(count, device=self._device) % (len(self.labels) + 1)
+        arguments = (images, labels, draw(images, 0.5, random), self._is_half)
+        parameters = list(self.discriminator.parameters())
+
+        def gradient(judge: _Judge) -> Tensor:
+            logits, slopes = judge(*arguments)
+            found = torch.autograd.grad(logits.mean() + slopes.mean(), parameters)
+            return torch.cat([one.flatten() for one in found])
+
+        expected = gradient(self._logits_and_slopes)
+        return float((gradient(compiled) - expected).norm() / expected.norm())
 
     def obey(self, order: Order) -> None:
         """Go on as a guard has ordered; what it says of going back is for the loop to do."""
@@ -270,10 +317,14 @@ class ConditionalTrainee:
             self._config.augmentation is None and len(self._validation_images) >= _FEWEST_VALIDATION
         )
 
-    def _autocast(self) -> torch.autocast:
+    @property
+    def _is_half(self) -> bool:
+        """Whether convolutions are in bfloat16 now."""
         precision = self._config.precision
         is_half = precision == "bfloat16" or (precision == "auto" and self._device.type == "cuda")
-        is_half = is_half and not self._controls[_FLOAT32]
+        return is_half and not self._controls[_FLOAT32]
+
+    def _autocast(self, is_half: bool) -> torch.autocast:  # noqa: FBT001 - it is what it says
         return torch.autocast(self._device.type, torch.bfloat16, enabled=is_half)
 
     def _set_pace(self) -> None:
@@ -334,13 +385,36 @@ class ConditionalTrainee:
 
     def _judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return the logits `(N, 1) float32` of images that are varied first."""
+        return self._logits(images, labels, self._draw_variations(images, labels), self._is_half)
+
+    def _draw_variations(self, images: Tensor, labels: Tensor) -> Variations:
         # The first term has come in already, as far as the run is.
         extra = self._extra[labels] * min(self.fraction / _RAMP, 1.0)
         probability = (self.augmentation + extra).clamp_max(MOST_AUGMENTATION)
-        seen = augment(images, probability, self._variations)
-        with self._autocast():
+        return draw(images, probability, self._variations)
+
+    def _logits(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        variations: Variations,
+        is_half: bool,  # noqa: FBT001 - it is what it says
+    ) -> Tensor:
+        seen = vary(images, variations)  # in float32: half of it cannot count 64 pixels
+        with self._autocast(is_half):
             logits: Tensor = self.discriminator(seen, labels)
         return logits
+
+    def _logits_and_slopes(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        variations: Variations,
+        is_half: bool,  # noqa: FBT001 - it is what it says
+    ) -> tuple[Tensor, Tensor]:
+        return judge_with_slope(
+            lambda inputs: self._logits(inputs, labels, variations, is_half), images
+        )
 
     @torch.no_grad()
     def _look(self, real_logits: Tensor, generated_logits: Tensor) -> None:

@@ -7,7 +7,7 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 
-from models import checkpoint, sampling
+from models import augment, checkpoint, sampling
 from models.config import HybridConfig
 from models.data.slices import Slices
 from models.networks import build
@@ -266,13 +266,59 @@ def test_variations_come_in_over_the_first_twentieth_of_a_run(
 ) -> None:
     asked: list[float] = []
 
-    def varied(images: Tensor, probability: Tensor, _random: torch.Generator) -> Tensor:
+    def draw(images: Tensor, probability: Tensor, random: torch.Generator) -> augment.Variations:
         asked.append(round(probability.max().item(), 6))
-        return images
+        return augment.draw(images, probability, random)
 
-    monkeypatch.setattr("models.trainees.conditional.augment", varied)
+    monkeypatch.setattr("models.trainees.conditional.draw", draw)
     made = trainee(tiny(augmentation=0.4))
     for step in (0, 2, 5, 50):
         made.steps_done = step
         made._judge(torch.zeros(2, 1, 64, 64), torch.tensor([0, 1]))
     assert asked == pytest.approx([0.0, 0.16, 0.4, 0.4])
+
+
+def test_a_compiled_step_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.trainees.conditional._COMPILER", "aot_eager")
+    plain, compiled, images = trainee(), trainee(), data().images
+    assert compiled.compile().startswith("compiled; gradients agree to")
+    for _ in range(3):
+        torch.testing.assert_close(compiled.step(images), plain.step(images), rtol=1e-4, atol=1e-5)
+
+
+def scaling(graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., object]:
+    """A compiler with a fault: all that it computes is a tenth too large."""
+    return lambda *inputs: tuple(1.1 * one for one in graph(*inputs))
+
+
+def missing(_graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[..., object]:
+    raise RuntimeError("there is no C++ compiler")
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [(scaling, "it would change gradients by 0.1"), (missing, "BackendCompilerFailed")],
+)
+def test_what_cannot_be_compiled_rightly_is_left(
+    compiler: object, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.trainees.conditional._COMPILER", compiler)
+    made = trainee()
+    message = made.compile()
+    assert message.startswith("not compiled: ")
+    assert reason in message
+    assert made._judge_steeply == made._logits_and_slopes
+
+
+def test_a_run_tells_whether_it_was_compiled(
+    tmp_path: Path,
+    write_pack: Callable[..., Path],
+    recorder: "type[Recorder]",
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("models.trainees.conditional._COMPILER", missing)
+    write_pack(tmp_path / "packed.safetensors", {"a": 10, "b": 10})
+    config = tiny(is_compiled=True, total_images=8)
+    progress = recorder()
+    train(tmp_path, TrainSpec(config=config, device="cpu", threads=1), progress)
+    assert str(progress.of("message")[0]["message"]).startswith("not compiled: ")
