@@ -20,7 +20,9 @@ _SAVE_S = 60.0
 def train(
     run: Run, images: Tensor, budget_s: float, folder: Path, tell: Callable[[str], None]
 ) -> dict[str, float | None]:
-    """Train until `budget_s` seconds of processor time are used; return images, seconds and bytes.
+    """Train until `budget_s` seconds are used; return images, seconds and bytes.
+
+    On a CPU they are of the processor, which others may use too; on a GPU they are of the clock.
 
     A run that leaves the finite numbers ends there, and is scored as it then is: `diverged_after`
     is its last step, None for the others.
@@ -29,7 +31,8 @@ def train(
     the budget that is used, as its number of steps is known only at its end.
     """
     used_s = _restore(run, folder)
-    started_s, saved_s = time.process_time() - used_s, used_s
+    clock = time.monotonic if images.device.type == "cuda" else time.process_time
+    started_s, saved_s = clock() - used_s, used_s
     diverged_after = None
     while used_s < budget_s:
         for trainee in run.trainees:
@@ -37,7 +40,7 @@ def train(
             trainee.steps_total = max(trainee.steps_done + 1, round(expected))
         trainee = min(run.trainees, key=lambda one: one.steps_done / len(one.rows))
         measured = trainee.step(images)
-        used_s = time.process_time() - started_s
+        used_s = clock() - started_s
         if not bool(measured.isfinite().all()):
             diverged_after = trainee.steps_done
             tell(f"diverged after {diverged_after} steps")

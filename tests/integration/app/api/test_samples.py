@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from app import samples
 from app.parts import Parts
-from app.tables import Dataset
+from app.tables import Dataset, HistoryPoint
 
 NewChain = Callable[[str], dict[str, str]]
 Post = Callable[..., httpx.Response]
@@ -85,17 +85,44 @@ def test_copies_are_withheld_where_the_training_images_are_at_hand(post: Post) -
     for asked in filters:
         shown = post(count=1, filter=asked).json()
         assert shown["filter"] == {"copies": True, "realism": None}
-        assert (shown["notes"], shown["withheld"], shown["withheld_by_label"]) == ([], 0, {})
+        assert (shown["withheld"], shown["withheld_by_label"]) == (0, {})
+        assert samples.NOT_COMPARED not in shown["notes"]
 
 
 def test_batch_that_is_not_compared_says_so(post: Post, parts: Parts) -> None:
     shown = post(count=1, filter={"copies": False}).json()
-    assert (shown["filter"]["copies"], shown["notes"]) == (False, [samples.NOT_COMPARED])
+    assert (shown["filter"]["copies"], shown["notes"][0]) == (False, samples.NOT_COMPARED)
     with parts.database.transaction() as session:
         for dataset in session.scalars(select(Dataset)):
             dataset.packs = {}
     shown = post(count=1).json()
-    assert (shown["filter"]["copies"], shown["notes"]) == (False, [samples.NOT_COMPARED])
+    assert (shown["filter"]["copies"], shown["notes"][0]) == (False, samples.NOT_COMPARED)
+
+
+def test_batch_says_of_which_labels_there_were_few_training_images(
+    post: Post, parts: Parts
+) -> None:
+    few = "20 training images, fewer than 30: expect copies of them"
+    assert post(counts={"glioma": 1}).json()["notes"] == [f"glioma has {few}"]
+    with parts.database.transaction() as session:
+        for dataset in session.scalars(select(Dataset)):
+            dataset.splits = {"train": {"glioma": 30, "meningioma": 29}}
+    assert post(counts={"glioma": 1}).json()["notes"] == []
+
+
+def test_batch_of_a_generator_that_is_not_fit_says_so(
+    api: httpx.Client, post: Post, parts: Parts
+) -> None:
+    generator = post(counts={"glioma": 1}).json()["generator_id"]
+    assert api.get(f"/v1/generators/{generator}").json()["release"] is None
+    values = {"all/kid": 3.0, "all/kid_noise": 4.0, "all/kid_floor": 0.5, "all/kid_floor_high": 1.0}
+    with parts.database.transaction() as session:
+        point = session.scalars(select(HistoryPoint)).one()
+        point.values = {**values, "all/recall": 0.2}
+    release = api.get(f"/v1/generators/{generator}").json()["release"]
+    assert (release["is_passed"], release["floor_ratio"], release["most_distance"]) == (False, 6, 2)
+    (reason,) = release["reasons"]
+    assert f"not fit for use: {reason}" in post(counts={"glioma": 1}).json()["notes"]
 
 
 @pytest.mark.parametrize("asked", [{"copies": True}, {"realism": 0.1}])
