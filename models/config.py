@@ -277,7 +277,7 @@ class SamplingConfig(Frozen):
         gt=0,
         le=1.2,
         description="Factor of the latents: below 1 images are more alike and nearer the typical "
-        "one, above 1 more various. Networks that normalise latents (`hybrid`) hardly heed it.",
+        "one, above 1 more various.",
     )
     interpolate: Interpolation | None = Field(
         None,

@@ -154,3 +154,11 @@ def test_logits_are_not_rounded_where_the_convolutions_are() -> None:
         seen = network.features(images)
     assert logits.dtype == torch.float32
     torch.testing.assert_close(logits, network.judge(seen))
+
+
+def test_smaller_latents_draw_images_that_are_more_alike() -> None:
+    # They are normed together with the embedding of the label, whose share then grows.
+    network, labels = small_generator(), torch.zeros(64, dtype=torch.int64)
+    spreads = [network(factor * latents(64), labels).std(0).mean() for factor in (0.1, 0.3, 1.0)]
+    assert spreads == sorted(spreads)
+    assert spreads[0] < 0.5 * spreads[2]
