@@ -9,6 +9,7 @@ import httpx
 
 CHUNK_BYTES = 1 << 20
 POLL_S = 0.5
+PATIENCE_S = 30.0
 Resource = dict[str, Any]
 
 
@@ -112,11 +113,22 @@ class Client:
     def follow(self, path: str, on_job: Callable[[Resource], None]) -> Resource:
         """Do the same, but let the job go on when Ctrl-C ends the watch.
 
+        A service that is away for a while is asked again, for half a minute.
+
         Raises:
             ServiceError: if the job did not succeed.
+            httpx.TransportError: if the service stays away.
         """
+        answered_s = time.monotonic()
         while True:
-            resource = self.get(path)
+            try:
+                resource = self.get(path)
+            except httpx.TransportError:
+                if time.monotonic() - answered_s > PATIENCE_S:
+                    raise
+                time.sleep(POLL_S)
+                continue
+            answered_s = time.monotonic()
             job = resource["job"]
             on_job(job)
             if job["status"] == "succeeded":

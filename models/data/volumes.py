@@ -22,6 +22,7 @@ from models.data.raw_slices import RawSlice
 
 PERCENTILES = (0.5, 99.5)
 _BINS = 1 << 16
+_FEWEST_BINS, _LOOKS = 1 << 8, 8
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 Owner = TypeVar("Owner")
@@ -105,23 +106,46 @@ class Volumes(Generic[Owner]):
         return Window(*self._percentiles(volume), "percentiles", is_inverted)
 
     def _percentiles(self, volume: list[_Kept[Owner]]) -> tuple[float, float]:
-        """Return the percentiles of the real values above the least, a slice at a time."""
+        """Return the percentiles of the real values above the least, a slice at a time.
+
+        Where they lie within few bins, for a single value may be a million times as large as the
+        rest, those are looked at more closely.
+        """
         low, high = np.inf, -np.inf
         for kept in volume:
             real = self._load(kept).real()
             low, high = min(low, float(real.min())), max(high, float(real.max()))
         if not high > low:
             return low, low
-        counts = np.zeros(_BINS, np.int64)
+        start, stop = low, high
+        for _ in range(_LOOKS):
+            counts, before, total = self._count(volume, low, start, stop)
+            below = (before + np.cumsum(counts)) / total
+            first, last = (int(np.searchsorted(below, one / 100)) for one in PERCENTILES)
+            step = (stop - start) / (_BINS - 1)
+            ends = (start + first * step, start + last * step)
+            if last - first >= _FEWEST_BINS:
+                break
+            start, stop = ends[0], min(ends[1] + step, stop)
+            if not stop > start:
+                break
+        return ends if ends[1] > ends[0] else (low, high)
+
+    def _count(
+        self, volume: list[_Kept[Owner]], low: float, start: float, stop: float
+    ) -> tuple[NDArray[np.int64], int, int]:
+        """Count the values above `low` in bins from `start` to `stop`, before them, and in all."""
+        counts, before, total = np.zeros(_BINS, np.int64), 0, 0
         for kept in volume:
             # In 32 bits the scale of a range near the largest or the smallest number overflows.
             real = self._load(kept).real().astype(np.float64)
-            scaled = (real[real > low] - low) / (high - low) * (_BINS - 1)
+            real = real[real > low]
+            inside = real[(real >= start) & (real <= stop)]
+            scaled = (inside - start) / (stop - start) * (_BINS - 1)
             counts += np.bincount(scaled.astype(np.int64), minlength=_BINS)[:_BINS]
-        below = np.cumsum(counts) / counts.sum()
-        found = [int(np.searchsorted(below, percent / 100)) for percent in PERCENTILES]
-        ends = [low + at * (high - low) / (_BINS - 1) for at in found]
-        return (ends[0], ends[1]) if ends[1] > ends[0] else (low, high)
+            before += int((real < start).sum())
+            total += len(real)
+        return counts, before, total
 
 
 def _is_plain(raw: RawSlice) -> bool:

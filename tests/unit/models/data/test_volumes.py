@@ -75,6 +75,16 @@ def test_a_window_is_for_the_volume_and_not_for_a_slice(tmp_path: Path) -> None:
     assert dim.max() < 30  # the dark slice stays dark
 
 
+@pytest.mark.parametrize("outlier", [1e5, 1e9, 1e30])
+def test_one_huge_value_does_not_turn_all_others_black(tmp_path: Path, outlier: float) -> None:
+    values = RAMP.astype(np.float32)
+    expected = window_of(tmp_path, raw(values))
+    values[0, 0] = outlier
+    window = window_of(tmp_path, raw(values))
+    bin_width = (expected.high - expected.low) / 256
+    assert (window.low, window.high) == pytest.approx((expected.low, expected.high), abs=bin_width)
+
+
 def test_the_air_does_not_count(tmp_path: Path) -> None:
     padded = np.zeros((640, 64), np.uint16)
     padded[:64] = RAMP + 1

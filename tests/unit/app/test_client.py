@@ -1,0 +1,42 @@
+"""Follow a job over a connection that is lost now and then."""
+
+import httpx
+import pytest
+
+from app import client
+from app.client import Client, Resource
+
+RUNNING: Resource = {"job": {"id": "job_1", "kind": "ingest", "status": "running"}}
+DONE: Resource = {"job": {"id": "job_1", "kind": "ingest", "status": "succeeded"}}
+
+
+@pytest.fixture(autouse=True)
+def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "POLL_S", 0.0)
+
+
+def connected(answers: list[Resource | None]) -> Client:
+    """A client whose connection is lost where there is no answer, and at the end for good."""
+
+    def handle(request: httpx.Request) -> httpx.Response:
+        answer = answers.pop(0) if answers else None
+        if answer is None:
+            raise httpx.ConnectError("refused", request=request)
+        return httpx.Response(200, json=answer)
+
+    made = Client("http://service", "key")
+    made._http = httpx.Client(base_url="http://service", transport=httpx.MockTransport(handle))
+    return made
+
+
+def test_a_lost_poll_does_not_end_the_watch() -> None:
+    seen: list[str] = []
+    made = connected([RUNNING, None, None, RUNNING, None, DONE])
+    assert made.follow("/v1/datasets/ds_1", lambda job: seen.append(job["status"])) == DONE
+    assert seen == ["running", "running", "succeeded"]
+
+
+def test_a_service_that_stays_away_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client, "PATIENCE_S", 0.05)
+    with pytest.raises(httpx.ConnectError):
+        connected([RUNNING]).follow("/v1/datasets/ds_1", lambda _job: None)
