@@ -369,10 +369,10 @@ class ConditionalTrainee:
     def _signal(self, images: Tensor) -> Tensor:
         """Scale `(N, C, S, S) uint8`, and mirror each with probability one half if allowed.
 
-        Real masks stay at exactly -1 and 1, which the generator's tanh only comes near. That tells
-        little: the penalties hold the discriminator's slope, so that a gap of 0.01 is worth next to
-        nothing, and tanh flattens what the generator paints onto the same two levels. Levels of
-        0.9, which it has to hit in its slope, and softened edges brought nothing (docs/log.md).
+        Real masks stay at exactly -1 and 1, which the generator's tanh only comes near. The
+        penalties hold the discriminator's slope, so that the gap is worth little to it, and tanh
+        flattens what is painted onto the same two levels. Levels of 0.9, which have to be hit where
+        tanh is steep, and soft edges were no better (docs/log.md).
         """
         signal = slices.to_signal(images)
         if not self._config.is_mirrored:
