@@ -42,7 +42,7 @@ def create(
 
     Raises:
         NotReadyError: if the dataset is not sealed.
-        InvalidRequestError: if a network would have too few images to learn from.
+        InvalidRequestError: if a network would have too few images to learn from, or no masks.
     """
     labels = check(dataset, config)
     row = Generator(
@@ -65,9 +65,15 @@ def check(dataset: Dataset, config: DCGANConfig | HybridConfig) -> list[str]:
     Raises:
         NotReadyError: if the dataset is not sealed.
         NotFoundError: if no image of it is large enough.
-        InvalidRequestError: naming the labels of which there are too few training images.
+        InvalidRequestError: naming the labels of which there are too few training images; or if
+            masks are to be generated and the dataset has none.
     """
     datasets.pack(dataset, config.image_size)
+    if config.planes > 1 and not dataset.mask_count:
+        raise InvalidRequestError(
+            "/config/has_masks: the dataset has no masks to learn from; upload them beside the"
+            " images, or train without"
+        )
     train = dataset.splits.get("train", {})
     pooled = {POOLED_LABEL: sum(train.values())}
     if isinstance(config, HybridConfig):

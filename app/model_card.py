@@ -14,8 +14,8 @@ def card(described: Description) -> str:
     return f"""# Generator of synthetic brain MRI slices
 
 It draws grey slices of {described.image_size} x {described.image_size} px for the labels
-{", ".join(described.labels)}. What it draws is synthetic. **Not for diagnosis**, and for no
-decision about a patient.
+{", ".join(described.labels)}{_masks(described)}.
+What it draws is synthetic. **Not for diagnosis**, and for no decision about a patient.
 
 Licence: as its owner decides; none is granted by this file.
 
@@ -56,6 +56,10 @@ was never shown to it.
 
 Written by {described.software}.
 """
+
+
+def _masks(described: Description) -> str:
+    return "; beside each a mask of its tumour" if described.config.planes > 1 else ""
 
 
 def _counts(described: Description) -> str:

@@ -407,6 +407,10 @@ class SampleImage(Table):
     sha256: Mapped[str]
     key: Mapped[str | None]
     """None if it is withheld: it is stored nowhere."""
+    mask_sha256: Mapped[str | None]
+    """None if its generator makes no masks."""
+    mask_key: Mapped[str | None]
+    """None also if it is withheld."""
     released: Mapped[bool] = mapped_column(default=True)
     withheld_reason: Mapped[str | None]
 

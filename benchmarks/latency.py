@@ -58,8 +58,8 @@ def _ask(client: httpx.Client, generator_id: str) -> float:
 
 def _draw(weights: checkpoint.Weights) -> float:
     started_s = time.perf_counter()
-    for image in block(weights, ("none", 0, 0), 0):
-        encode(image, {"Synthetic": "true"})
+    for planes in block(weights, ("none", 0, 0), 0):
+        encode(planes[0], {"Synthetic": "true"})
     return time.perf_counter() - started_s
 
 

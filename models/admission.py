@@ -19,7 +19,7 @@ from models import device, latents
 from models.checkpoint import SAMPLES, CheckpointError, Weights, load_weights
 from models.config import DCGANConfig, IngestConfig, Networks
 from models.data.archive import read_entries
-from models.data.slices import to_pixels
+from models.data.slices import to_planes
 from models.exchange import CARD, DESCRIPTION, METADATA_KEY, WEIGHTS, Description, Header
 from models.mosaic import TILES, mosaic
 from models.networks import build
@@ -207,10 +207,10 @@ def _draw(weights: Weights, progress: Progress) -> bytes:
             raise Stopped
         drawn = latents.block(weights.header.config.latent_size, label, 0, seed=0)
         with torch.inference_mode():
-            images = generator(torch.from_numpy(drawn))[:, 0]
-        if not bool(images.isfinite().all()):
+            painted = generator(torch.from_numpy(drawn))
+        if not bool(painted.isfinite().all()):
             raise _unusable("they draw pixels that are no numbers")
-        rows.append(to_pixels(images[:TILES]))
+        rows.append(to_planes(painted[:TILES])[:, 0])
         shown = f"label {done + 1} of {count}"
         progress.event("progress", {"fraction": (done + 1) / count, "message": shown})
     return mosaic(rows)

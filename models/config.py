@@ -52,6 +52,11 @@ class TrainingConfig(Frozen):
     beta1: float = Field(0.5, ge=0, lt=1, description="Adam beta1, both networks.")
     beta2: float = Field(0.999, ge=0, lt=1, description="Adam beta2, both networks.")
 
+    @property
+    def planes(self) -> int:
+        """How many planes are generated: the image, and its mask if there is one."""
+        return 1
+
 
 class DCGANConfig(TrainingConfig):
     """How a DCGAN is trained; the defaults are the 2024 paper's.
@@ -149,6 +154,16 @@ class HybridConfig(TrainingConfig):
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Of the convolutions; `auto` is bfloat16 on a GPU, else float32."
     )
+    has_masks: bool = Field(
+        default=False,
+        description="Whether a tumour mask is generated beside each image, as a second plane; the "
+        "dataset needs masks, and what has none there counts as without a tumour.",
+    )
+
+    @property
+    def planes(self) -> int:
+        """How many planes are generated: the image, and its mask if there is one."""
+        return 2 if self.has_masks else 1
 
     is_compiled: bool = Field(
         default=False,

@@ -97,7 +97,7 @@ def memory_bytes(
         BASE_BYTES,
         (preset.memory_bytes - BASE_BYTES) * scale,
         max(0, more) * _BYTES_PER_PARAMETER,
-        images * config.image_size**2,
+        images * config.planes * config.image_size**2,
     )
     return round(sum(parts))
 
@@ -135,13 +135,13 @@ def _hybrid_generator(config: HybridConfig) -> tuple[Layer, ...]:
         if large in widths:
             layers.append(Layer(1, widths[small], widths[large], 16, 16))
             layers.append(Layer(1, widths[large], widths[large], 1, 1))
-    return (*layers, Layer(config.image_size**2, widths[config.image_size], 1, 9, 9))
+    return (*layers, Layer(config.image_size**2, widths[config.image_size], config.planes, 9, 9))
 
 
 def _hybrid_discriminator(config: HybridConfig) -> tuple[Layer, ...]:
     side_px: int = config.image_size
     width, widest = config.discriminator_channels, config.discriminator_widest
-    layers = [Layer(side_px**2, 1, width, 9, 9)]
+    layers = [Layer(side_px**2, config.planes, width, 9, 9)]
     while side_px > _BASE_SIDE_PX["hybrid"]:
         side_px, wider = side_px // 2, min(2 * width, widest)
         layers.append(Layer(side_px**2, width, wider, 16, 16))

@@ -32,7 +32,7 @@ DISTANCE = "all/kid"
 
 Values = dict[str, float]
 Draw = Callable[[str, int], NDArray[np.uint8]]
-"""From a label and a number of images to `(n, S, S) uint8`."""
+"""From a label and a number of images to `(n, C, S, S) uint8`; a second plane is the mask."""
 
 
 class Live:
@@ -53,6 +53,7 @@ class Live:
         unseen = features(self._space, validation.images.numpy()[:, 0])
         self._scale = Scale.of(np.concatenate([learnt, unseen]))
         self._learnt, self._unseen = self._scale.apply(learnt), self._scale.apply(unseen)
+        self._mask_share = _mask_share(validation.images.numpy())
         self._labels = validation.labels.numpy()
         self._weights = kernel.group_weights(validation.groups.numpy(), _DRAWS, self._random)
         self._count = min(_IMAGES[device.type], 4 * len(unseen))
@@ -71,10 +72,11 @@ class Live:
         `kid_noise` is that of training images under noise, `train_kid` is the distance to the
         training images; `neighbour_ratio` is how far generated
         images are from the nearest training image, over how far unseen ones are: below one they
-        are nearer than those.
+        are nearer than those. `mask_share` is the share of pixels that generated masks mark, beside
+        `mask_share_real` of the validation split; everything else is of the images alone.
         """
         drawn, of_label = self._draw(draw, labels)
-        generated = self._scale.apply(features(self._space, drawn))
+        generated = self._scale.apply(features(self._space, drawn[:, 0]))
         found = kernel.grams(generated, self._unseen)
         low, high = self._interval(found)
         near = neighbours.compare(self._unseen, generated, _NEIGHBOURS)
@@ -93,6 +95,9 @@ class Live:
             "all/diversity": float(generated.std(0).sum() / max(self._unseen.std(0).sum(), 1e-9)),
             "all/neighbour_ratio": float(distances.mean() / max(self._reach.mean(), 1e-9)),
         }
+        if drawn.shape[1] > 1:
+            values["all/mask_share"] = _mask_share(drawn)
+            values["all/mask_share_real"] = self._mask_share
         if len(labels) > 1:
             for number, name in enumerate(self._names):
                 values |= self._of_label(number, name, generated[of_label == number])
@@ -109,7 +114,7 @@ class Live:
     def _draw(
         self, draw: Draw, labels: tuple[str, ...]
     ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-        """Return the images and the number of each one's label."""
+        """Return the planes and the number of each one's label."""
         if labels != self._names:  # one network for all, which knows no label
             return draw(labels[0], self._count), np.zeros(self._count, np.int64)
         shares = np.bincount(self._labels, minlength=len(labels)) / len(self._labels)
@@ -131,3 +136,8 @@ class Live:
     def _interval(self, found: kernel.Grams) -> tuple[float, float]:
         ones = np.ones((_DRAWS, len(found.xx)))
         return kernel.interval(kernel.weighted_distances(found, ones, self._weights))
+
+
+def _mask_share(planes: NDArray[np.uint8]) -> float:
+    """Return the share of pixels that the masks of `(N, C, S, S)` mark; without masks it is 0."""
+    return float((planes[:, 1:] > 0).mean()) if planes.shape[1] > 1 else 0.0

@@ -144,14 +144,16 @@ class SampleSpec(Frozen):
 
     Outputs: `images/<label>/<index, 6 digits>.png`, on a way to another seed
     `<index>-<step, 2 digits>.png`; `manifest.csv` with the columns `file,label,index,seed,sha256,
-    to_seed,step`, the last two empty where there is no such way; `provenance.json`. An event
-    `images` with `rows` of the same columns tells of each few that are complete. Image `(seed,
-    label, index)` has, with the same `config`, the same pixels whatever is asked for beside it.
+    to_seed,step`, the last two empty where there is no such way; `provenance.json`. A generator of
+    masks leaves `masks/<label>/` too, the same names, 255 inside and 0 outside, and the columns
+    `mask,mask_sha256`. An event `images` with `rows` of the same columns, those of masks null where
+    there are none, tells of each few that are complete. Image `(seed, label, index)` and its mask
+    have, with the same `config`, the same pixels whatever is asked for beside them.
 
-    What a filter withholds is not written: the events tell of it with a `withheld_reason`, and the
-    provenance lists it. As many further indices are drawn, up to twice the count; on a way to
-    another seed none are. Result detail: `{"counts", "withheld"}` by label, and `notes` that say
-    where there are fewer images than were asked for.
+    What a filter withholds is not written, nor is its mask: the events tell of it with a
+    `withheld_reason`, and the provenance lists it. As many further indices are drawn, up to twice
+    the count; on a way to another seed none are. Result detail: `{"counts", "withheld"}` by label,
+    and `notes` that say where there are fewer images than were asked for.
     """
 
     weights: str = "weights.safetensors"

@@ -26,6 +26,7 @@ DESCRIPTION = "Synthetic image made by a generative model. Not for diagnosis."
 # matching runs alone, which black background has, gives smaller files than level 1's search.
 _COMPRESS_LEVEL, _COMPRESS_STRATEGY = 1, zlib.Z_RLE
 _COLUMNS = ("file", "label", "index", "seed", "sha256", "to_seed", "step")
+_MASK_COLUMNS = ("mask", "mask_sha256")
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,11 @@ class Row:
     sha256: str
     to_seed: int | None = None
     step: int | None = None
+    mask: str | None = None
+    """The file of its mask, where the generator makes them; 255 inside, else 0."""
+    mask_sha256: str | None = None
     withheld_reason: str | None = None
-    """Its file was not written then."""
+    """No file of it was written then."""
 
 
 def encode(pixels: NDArray[np.uint8], text: dict[str, str]) -> bytes:
@@ -70,14 +74,15 @@ def marks(spec: SampleSpec) -> dict[str, str]:
     }
 
 
-def write_manifest(path: Path, rows: Sequence[Row]) -> None:
-    """Write a line an image that was not withheld."""
+def write_manifest(path: Path, rows: Sequence[Row], *, has_masks: bool) -> None:
+    """Write a line an image that was not withheld; masks have columns only where there are any."""
+    columns = (*_COLUMNS, *_MASK_COLUMNS) if has_masks else _COLUMNS
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(_COLUMNS)
+        writer.writerow(columns)
         for row in rows:
             if row.withheld_reason is None:
-                writer.writerow(getattr(row, name) for name in _COLUMNS)
+                writer.writerow(getattr(row, name) for name in columns)
 
 
 @lru_cache

@@ -23,7 +23,7 @@ from pydantic import JsonValue
 from models import device, latents
 from models.checkpoint import Weights, load_weights
 from models.config import SampleFilter, SamplingConfig
-from models.data.slices import to_pixels
+from models.data.slices import to_planes
 from models.latents import BLOCK, PLAIN
 from models.progress import Progress, Stopped
 from models.run_folder import SampleSpec, UserError, write_json
@@ -80,8 +80,10 @@ def sample(
         with _one_thread():
             judge = loaders.filter(run_dir / spec.packed, spec.config.filter)
     outputs = run_dir / "outputs"
+    has_masks = weights.header.config.planes > 1
     for label in spec.counts:
-        (outputs / "images" / label).mkdir(parents=True, exist_ok=True)
+        for kind in ("images", "masks") if has_masks else ("images",):
+            (outputs / kind / label).mkdir(parents=True, exist_ok=True)
     drawing = _Drawing(outputs, weights, spec, judge, marks(spec))
     rows = list(_write_images(drawing, progress))
     released = Counter(row.label for row in rows if row.withheld_reason is None)
@@ -89,7 +91,7 @@ def sample(
     _demand_some(released, withheld)
     turns = {label: turn for turn, label in enumerate(spec.counts)}
     rows.sort(key=lambda row: (turns[row.label], row.file))
-    write_manifest(outputs / "manifest.csv", rows)
+    write_manifest(outputs / "manifest.csv", rows, has_masks=has_masks)
     facts = None if judge is None else judge.facts
     write_json(outputs / "provenance.json", provenance(weights, spec, rows, facts))
     return {
@@ -124,25 +126,25 @@ def images(
     for place, index in enumerate(indices):
         places.setdefault(index // BLOCK, []).append(place)
     for number, members in places.items():
-        pixels = block(weights, (label, number, step), seed, config)
+        planes = block(weights, (label, number, step), seed, config)
         for place in members:
-            chosen[place] = pixels[indices[place] % BLOCK]
+            chosen[place] = planes[indices[place] % BLOCK, 0]
     return chosen
 
 
 def block(
     weights: Weights, place: Place, seed: int, config: SamplingConfig = PLAIN
 ) -> NDArray[np.uint8]:
-    """Return the images `(16, S, S) uint8` of a label, the number of a block and a step.
+    """Return the images `(16, C, S, S) uint8` of a label, the number of a block and a step.
 
-    Their indices are those from `16 * number` on.
+    Their indices are those from `16 * number` on. A second plane is the mask, 0 or 255.
     """
     label, number, step = place
     drawn = latents.block(weights.header.config.latent_size, label, number, seed, config, step)
     with torch.inference_mode():
         painted = weights.generators[label](torch.from_numpy(drawn).to(weights.device))
-        pixels = to_pixels(painted[:, 0])
-    chosen: NDArray[np.uint8] = pixels.cpu().numpy()
+        planes = to_planes(painted)
+    chosen: NDArray[np.uint8] = planes.cpu().numpy()
     return chosen
 
 
@@ -240,27 +242,39 @@ def _write_block(drawing: _Drawing, place: Place, wanted: range) -> list[Row]:
     indices = range(max(first, wanted.start), min(first + BLOCK, wanted.stop))
     drawn = block(drawing.weights, place, spec.seed, spec.config)
     asked = drawn[indices.start - first : indices.stop - first]
-    reasons = [None] * len(asked) if drawing.filter is None else drawing.filter.reasons(asked)
+    judge = drawing.filter
+    reasons = [None] * len(asked) if judge is None else judge.reasons(asked[:, 0])
     write = partial(_write_image, drawing, place)
     return [write(*one) for one in zip(indices, asked, reasons, strict=True)]
 
 
 def _write_image(
-    drawing: _Drawing, place: Place, index: int, pixels: NDArray[np.uint8], reason: str | None
+    drawing: _Drawing, place: Place, index: int, planes: NDArray[np.uint8], reason: str | None
 ) -> Row:
+    """Write the image, and the mask if there is one, of `(C, S, S)`, unless there is a reason."""
     spec, (label, _, step) = drawing.spec, place
-    file = f"images/{label}/{index:06d}.png"
+    name = f"{label}/{index:06d}.png"
     own = {"Seed": str(spec.seed), "Label": label, "Index": str(index)}
     way = spec.config.interpolate
     if way is not None:
-        file = f"images/{label}/{index:06d}-{step:02d}.png"
+        name = f"{label}/{index:06d}-{step:02d}.png"
         own |= {"To seed": str(way.to_seed), "Step": f"{step} of 0 to {way.steps - 1}"}
-    content = encode(pixels, {**drawing.common, **own})
+    text = {**drawing.common, **own}
+    image = encode(planes[0], text)
+    row = Row(f"images/{name}", label, index, spec.seed, _sha256(image), withheld_reason=reason)
+    contents = {row.file: image}
+    if len(planes) > 1:
+        mask = encode(planes[1], {**text, "Mask of": row.file})
+        row = replace(row, mask=f"masks/{name}", mask_sha256=_sha256(mask))
+        contents[f"masks/{name}"] = mask
     if reason is None:
-        (drawing.outputs / file).write_bytes(content)
-    sha256 = hashlib.sha256(content).hexdigest()
-    row = Row(file, label, index, spec.seed, sha256, withheld_reason=reason)
+        for file, content in contents.items():
+            (drawing.outputs / file).write_bytes(content)
     return row if way is None else replace(row, to_seed=way.to_seed, step=step)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _speed(written: int, total: int, elapsed_s: float) -> dict[str, JsonValue]:

@@ -20,7 +20,7 @@ from models.config import (
     HybridConfig,
     Networks,
 )
-from models.data.slices import Slices, load_split
+from models.data.slices import Slices, demand_marked, load_split
 from models.live import DISTANCE, Live, Values
 from models.mosaic import TILES, mosaic
 from models.networks import build
@@ -51,15 +51,17 @@ def train(
 
     Raises:
         Stopped: after saving, when `progress` says so.
-        UserError: for too few images, an unusable pack or checkpoint, no CUDA, or divergence.
+        UserError: for too few images, an unusable pack or checkpoint, no masks, no CUDA, or
+            divergence.
     """
     config = spec.config
     where = device.choose(spec.device, spec.threads)
     device.allow_fast_kernels()
 
     # The whole training split goes to the device once, as bytes.
-    data = load_split(run_dir / spec.packed, config.image_size, "train")
-    validation = load_split(run_dir / spec.packed, config.image_size, "validation")
+    pack, side_px = run_dir / spec.packed, config.image_size
+    data = load_split(pack, side_px, "train", config.planes)
+    validation = load_split(pack, side_px, "validation", config.planes)
     _demand_divisible(config, ranks)
     state = begin(config, spec.seed, data, validation, where, ranks)
     if spec.resume is not None:
@@ -208,7 +210,7 @@ class _Loop:
         folder = self._folder / checkpoint_name(state.step)
         samples = mosaic(
             [
-                trainee.draw(label, TILES, "snapshot")
+                trainee.draw(label, TILES, "snapshot")[:, 0]
                 for trainee in state.trainees
                 for label in range(len(trainee.labels))
             ]
@@ -238,11 +240,14 @@ def begin(
     """Return the state before the first step: fresh networks, each with its share of the run.
 
     Raises:
-        UserError: `too_few_images` when a network would have fewer than `MIN_TRAINING_IMAGES`.
+        UserError: `too_few_images` when a network would have fewer than `MIN_TRAINING_IMAGES`;
+            `no_masks` when masks are to be learnt and all are empty.
     """
     trainees: list[Trainee] = []
     if isinstance(config, HybridConfig):
         _demand_enough(POOLED_LABEL, len(data.labels))
+        if config.has_masks:
+            demand_marked(data)
         networks = build.fresh_conditional(config, len(data.names), seed)
         trainees.append(ConditionalTrainee(config, seed, networks, data, validation, where, ranks))
     else:

@@ -296,7 +296,7 @@ class FastGANTrainee:
         random = stream(torch.device("cpu"), self._seed, 0, purpose)
         latents = torch.randn((count, LATENT_SIZE), generator=random)
         with torch.inference_mode():
-            drawn = slices.to_pixels(self.average.network(latents.to(self._device))[:, 0])
+            drawn = slices.to_planes(self.average.network(latents.to(self._device)))
         return drawn.cpu()
 
     def generator_tensors(self) -> dict[str, Tensor]:

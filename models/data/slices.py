@@ -26,23 +26,29 @@ class PackError(UserError, ValueError):
 class Slices:
     """One split of a packed dataset, in the order of the pack."""
 
-    images: Tensor  # (N, 1, S, S) uint8
+    images: Tensor  # (N, C, S, S) uint8; a second plane is the mask, 0 or 255
     labels: Tensor  # (N,) int64, indices into `names`
     groups: Tensor  # (N,) int64, one number a patient
     names: tuple[str, ...]
     digest: str
 
 
-def load_split(path: Path, image_size: int, split: str) -> Slices:
+def load_split(path: Path, image_size: int, split: str, planes: int = 1) -> Slices:
     """Load the images of `split`: `train`, `validation` or `holdout`; it may have none.
+
+    With two `planes` the mask of each image is the second one; that of an image without a mask is
+    all 0.
 
     Raises:
         PackError: when the file is not a pack of `image_size` px.
+        UserError: `no_masks` when it has none and they are asked for.
     """
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in _COLUMNS}
+            has_masks = "masks" in file.keys()  # noqa: SIM118 - no mapping
+            masks = file.get_tensor("masks") if has_masks and planes > 1 else None
         names = tuple(str(name) for name in json.loads(metadata["labels"]))
         digest = metadata["digest"]
     except (SafetensorError, KeyError, ValueError) as error:
@@ -59,8 +65,36 @@ def load_split(path: Path, image_size: int, split: str) -> Slices:
             f"the packed labels name more than the {len(names)} labels that are declared"
         )
     is_asked_for = tensors["splits"] == SPLITS.index(split)
-    groups = tensors["groups"]
-    return Slices(images[is_asked_for], labels[is_asked_for], groups[is_asked_for], names, digest)
+    chosen, groups = images[is_asked_for], tensors["groups"][is_asked_for]
+    if planes > 1:
+        chosen = torch.cat([chosen, _mask_plane(masks, expected)[is_asked_for]], 1)
+    return Slices(chosen, labels[is_asked_for], groups, names, digest)
+
+
+def _mask_plane(masks: Tensor | None, expected: tuple[int, ...]) -> Tensor:
+    """Return masks of 0 and 1 as planes of 0 and 255, which scale like an image."""
+    if masks is None:
+        raise _no_masks("the dataset has no masks")
+    if masks.dtype != torch.uint8 or tuple(masks.shape) != expected:
+        raise PackError(
+            f"the packed masks are {masks.dtype} {tuple(masks.shape)}; "
+            f"this training needs uint8 {expected}"
+        )
+    return (masks > 0).to(torch.uint8) * 255
+
+
+def demand_marked(data: Slices) -> None:
+    """Demand that the second plane of any image marks something.
+
+    Raises:
+        UserError: `no_masks` when all are empty: there would be nothing to learn.
+    """
+    if not bool(data.images[:, 1].any()):
+        raise _no_masks("no mask of the training images marks anything")
+
+
+def _no_masks(what: str) -> UserError:
+    return UserError("no_masks", f"{what}: upload masks beside the images, or set has_masks false")
 
 
 def to_signal(images: Tensor) -> Tensor:
@@ -71,3 +105,13 @@ def to_signal(images: Tensor) -> Tensor:
 def to_pixels(images: Tensor) -> Tensor:
     """Round `float in [-1, 1]` to `uint8 in [0, 255]`, clamping what lies outside."""
     return ((images + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def to_planes(painted: Tensor) -> Tensor:
+    """Turn what a generator paints, `(N, C, S, S) float in [-1, 1]`, into `uint8` planes.
+
+    The first is rounded to grey values; the second, where there is one, is a mask: 255 where it is
+    above 0, else 0.
+    """
+    masks = (painted[:, 1:] > 0).to(torch.uint8) * 255
+    return torch.cat([to_pixels(painted[:, :1]), masks], 1)

@@ -23,13 +23,18 @@ def baseline(
 def conditional(config: HybridConfig, labels: int) -> tuple[hybrid.Generator, hybrid.Discriminator]:
     """Return the networks of so many labels, and of one more that stands for any of them."""
     generator = hybrid.Generator(
-        config.image_size, config.latent_size, config.generator_channels, labels + 1
+        config.image_size,
+        config.latent_size,
+        config.generator_channels,
+        labels + 1,
+        config.planes,
     )
     discriminator = hybrid.Discriminator(
         config.image_size,
         config.discriminator_channels,
         config.discriminator_widest,
         labels + 1,
+        config.planes,
     )
     return generator, discriminator
 

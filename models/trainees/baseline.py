@@ -108,14 +108,14 @@ class BaselineTrainee:
         return torch.cat(parts)
 
     def draw(self, label: int, count: int, purpose: str) -> Tensor:
-        """Return images `(count, S, S) uint8`; there is one label, and latents go by `purpose`."""
+        """Return images `(count, 1, S, S) uint8` of the one label; latents go by `purpose`."""
         assert label == 0, "a trainee of one label"
         random = stream(torch.device("cpu"), self._seed, self.index, purpose)
         latents = torch.randn((count, self._config.latent_size), generator=random)
         self.generator.eval()
         with torch.inference_mode():
             batches = [
-                slices.to_pixels(self.generator(batch.to(self._device))[:, 0]).cpu()
+                slices.to_planes(self.generator(batch.to(self._device))).cpu()
                 for batch in torch.split(latents, DRAWN_TOGETHER)
             ]
         self.generator.train()

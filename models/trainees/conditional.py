@@ -172,7 +172,7 @@ class ConditionalTrainee:
         return ordered * self._config.gamma * float(self._config.gamma_rise**rise)
 
     def step(self, images: Tensor) -> Tensor:
-        """Train on the next batch of `images` `(N, 1, S, S) uint8`; return `SCORES`, float64."""
+        """Train on the next batch of `images` `(N, C, S, S) uint8`; return `SCORES`, float64."""
         share = self._ranks.share
         self._random.manual_seed(derive(self._seed, 0, "step", self.steps_done))
         place = (self._ranks.rank, self.steps_done)
@@ -245,7 +245,7 @@ class ConditionalTrainee:
         """Return by how much of its norm a gradient of logits and slopes differs if `compiled`."""
         count, side = 2 * self._config.batch_size // self._ranks.count, self._config.image_size
         random = torch.Generator(self._device).manual_seed(self._seed)
-        shape = (count, 1, side, side)
+        shape = (count, self._config.planes, side, side)
         images = torch.rand(shape, generator=random, device=self._device) * 2 - 1
         labels = torch.arange(count, device=self._device) % (len(self.labels) + 1)
         arguments = (images, labels, draw(images, 0.5, random), self._is_half)
@@ -282,7 +282,7 @@ class ConditionalTrainee:
         }
 
     def draw(self, label: int, count: int, purpose: str) -> Tensor:
-        """Return images `(count, S, S) uint8` of the released average; see `Trainee`."""
+        """Return planes `(count, C, S, S) uint8` of the released average; see `Trainee`."""
         random = stream(torch.device("cpu"), self._seed, 0, purpose)
         latents = torch.randn((count, self._config.latent_size), generator=random)
         network = self.averages[self.released].network
@@ -290,7 +290,7 @@ class ConditionalTrainee:
         with torch.inference_mode():
             for batch in torch.split(latents.to(self._device), _DRAWN_TOGETHER):
                 which = torch.full((len(batch),), label, device=self._device)
-                batches.append(slices.to_pixels(network(batch, which)[:, 0]).cpu())
+                batches.append(slices.to_planes(network(batch, which)).cpu())
         return torch.cat(batches)
 
     def generator_tensors(self) -> dict[str, Tensor]:
@@ -367,7 +367,13 @@ class ConditionalTrainee:
         return True
 
     def _signal(self, images: Tensor) -> Tensor:
-        """Scale `(N, 1, S, S) uint8`, and mirror each with probability one half if allowed."""
+        """Scale `(N, C, S, S) uint8`, and mirror each with probability one half if allowed.
+
+        Real masks stay at exactly -1 and 1, which the generator's tanh only comes near. The
+        penalties hold the discriminator's slope, so that the gap is worth little to it, and tanh
+        flattens what is painted onto the same two levels. Levels of 0.9, which have to be hit where
+        tanh is steep, and soft edges were no better (docs/log.md).
+        """
         signal = slices.to_signal(images)
         if not self._config.is_mirrored:
             return signal

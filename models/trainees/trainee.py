@@ -33,7 +33,9 @@ class Trainee(Protocol):
         """Train on the next batch of `(N, C, S, S) uint8`; return `(len(scores),) float64`."""
 
     def draw(self, label: int, count: int, purpose: str) -> Tensor:
-        """Return images `(count, S, S) uint8` of a label; those of a purpose are comparable.
+        """Return planes `(count, C, S, S) uint8` of a label; those of a purpose are comparable.
+
+        The first is the image; the second, where there is one, its mask of 0 and 255.
 
         The same purpose gives the same latents at every call and for every label.
         """

@@ -375,7 +375,8 @@ def _require_no_orphan_object(house: House) -> None:
     housekeeping.purge(parts)
     with house.parts.database.transaction() as session:
         known = {str(p["key"]) for d in session.scalars(select(Dataset)) for p in _packs(d)}
-        known |= set(session.scalars(select(SampleImage.key)))
+        keys = session.execute(select(SampleImage.key, SampleImage.mask_key))
+        known |= {key for row in keys for key in row if key}
         known |= {b.archive_key for b in session.scalars(select(SampleBatch)) if b.archive_key}
         known |= {key for r in session.scalars(select(Report)) for key in r.plots.values()}
         known |= {

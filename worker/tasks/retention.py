@@ -102,9 +102,10 @@ def _referred(session: Session, job: Job, stored: Iterable[str]) -> set[str]:
             }
         case Kind.GENERATE:
             batch = session.get(SampleBatch, job.resource_id)
-            images = select(SampleImage.key).where(SampleImage.batch_id == job.resource_id)
+            columns = select(SampleImage.key, SampleImage.mask_key)
+            images = columns.where(SampleImage.batch_id == job.resource_id)
             archive = {batch.archive_key} if batch and batch.archive_key else set()
-            return archive | {key for key in session.scalars(images) if key is not None}
+            return archive | {key for row in session.execute(images) for key in row if key}
         case Kind.REPORT:
             report = session.get(Report, job.resource_id)
             return set(report.plots.values()) if report else set()

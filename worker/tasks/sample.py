@@ -36,12 +36,19 @@ class _Drawn:
     label_index: int
     step: int | None
     sha256: str
+    mask: str | None
+    mask_sha256: str | None
     withheld_reason: str | None
 
     @property
     def is_released(self) -> bool:
         """Whether there is a file of it."""
         return self.withheld_reason is None
+
+    @property
+    def files(self) -> list[str]:
+        """The image and, if there is one, its mask."""
+        return [self.file] if self.mask is None else [self.file, self.mask]
 
 
 def generate(parts: Parts, job_id: str) -> None:
@@ -116,9 +123,10 @@ class _Storing:
             future.cancel()
         wait(self._pending)
 
-    def key(self, index: int) -> str:
-        """Return where the image that came as this one is stored."""
-        return f"{self._prefix}images/{index:06d}.png"
+    def key(self, index: int, file: str) -> str:
+        """Return where a file of the image that came as this one is stored."""
+        folder, _, _ = file.partition("/")  # images or masks
+        return f"{self._prefix}{folder}/{index:06d}.png"
 
     def on_event(self, kind: str, data: dict[str, JsonValue]) -> None:
         """Store the images that an event tells of, and tell now and then how far it is."""
@@ -135,6 +143,8 @@ class _Storing:
                 label_index=row["index"],
                 step=row["step"],
                 sha256=row["sha256"],
+                mask=row["mask"],
+                mask_sha256=row["mask_sha256"],
                 withheld_reason=row["withheld_reason"],
             )
             self.drawn.append(image)
@@ -177,7 +187,9 @@ class _Storing:
                     "label_index": image.label_index,
                     "step": image.step,
                     "sha256": image.sha256,
-                    "key": self.key(number) if image.is_released else None,
+                    "key": self._kept_key(number, image, image.file),
+                    "mask_sha256": image.mask_sha256,
+                    "mask_key": self._kept_key(number, image, image.mask),
                     "released": image.is_released,
                     "withheld_reason": image.withheld_reason,
                 }
@@ -186,11 +198,14 @@ class _Storing:
             self._notes,
         )
 
+    def _kept_key(self, number: int, image: _Drawn, file: str | None) -> str | None:
+        return self.key(number, file) if image.is_released and file is not None else None
+
     def _put_archive(self) -> None:
         """Store a zip without compression: PNG files do not shrink."""
         path = self._run.folder / ARCHIVE
         with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-            files = (one.file for one in self.drawn if one.is_released)
+            files = (file for one in self.drawn if one.is_released for file in one.files)
             for name in ("manifest.csv", "provenance.json", *files):
                 archive.write(self._outputs / name, name)
         storage = self._run.parts.storage
@@ -200,12 +215,16 @@ class _Storing:
             storage.put_file(f"{self._prefix}{ARCHIVE}", path, "application/zip")
 
     def _put(self, index: int, image: _Drawn) -> None:
-        content = (self._outputs / image.file).read_bytes()
+        for file in image.files:
+            self._put_file(self.key(index, file), self._outputs / file)
+
+    def _put_file(self, key: str, path: Path) -> None:
+        content = path.read_bytes()
         give_up_s = time.monotonic() + _PATIENCE_S
         while True:
             self._run.check_stop()
             try:
-                self._run.parts.storage.put(self.key(index), content, "image/png")
+                self._run.parts.storage.put(key, content, "image/png")
             except STORAGE_ERRORS:
                 if self._is_over or time.monotonic() > give_up_s:
                     raise

@@ -146,16 +146,17 @@ def list_sample_images(
     limit: Limit = 20,
     after: AfterIndex = -1,
 ) -> Page[schemas.SampleImage]:
-    """List the images in order, each with a presigned URL."""
+    """List the images in order, each with a presigned URL, and one of its mask if it has one."""
     row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
     samples.archive_key(row)
     lifetime_s = parts.settings.presigned_lifetime_s
 
+    def signed(key: str | None) -> str | None:
+        return None if key is None else parts.storage.presigned_get(key, lifetime_s=lifetime_s)
+
     def show(image: tables.SampleImage) -> schemas.SampleImage:
-        url = None
-        if image.released:
-            url = parts.storage.presigned_get(samples.image_key(image), lifetime_s=lifetime_s)
-        return schemas.sample_image(image, row.seed, url)
+        keys = (image.key, image.mask_key) if image.released else (None, None)
+        return schemas.sample_image(image, row.seed, *map(signed, keys))
 
     found = samples.images(session, row.id, after=after, limit=limit)
     return page(found, limit, cursor=lambda image: image.index, item=show)

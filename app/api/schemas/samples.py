@@ -167,6 +167,13 @@ class SampleImage(BaseModel):
     released: bool
     withheld_reason: Literal["near_copy", "low_realism"] | None
     url: str | None = Field(description="Presigned; null if withheld.")
+    mask_sha256: str | None = Field(
+        description="SHA-256 of the file of its mask; null if the generator makes none."
+    )
+    mask_url: str | None = Field(
+        description="Presigned, of a PNG that is 255 inside and 0 outside; null without a mask, or"
+        " if withheld."
+    )
 
 
 def sample_batch(session: Session, row: tables.SampleBatch) -> SampleBatch:
@@ -194,7 +201,9 @@ def sample_batch(session: Session, row: tables.SampleBatch) -> SampleBatch:
     )
 
 
-def sample_image(row: tables.SampleImage, seed: int, url: str | None) -> SampleImage:
+def sample_image(
+    row: tables.SampleImage, seed: int, url: str | None, mask_url: str | None
+) -> SampleImage:
     """Show an image's row."""
     return SampleImage(
         index=row.index,
@@ -206,4 +215,6 @@ def sample_image(row: tables.SampleImage, seed: int, url: str | None) -> SampleI
         released=row.released,
         withheld_reason=cast("Literal['near_copy', 'low_realism'] | None", row.withheld_reason),
         url=url,
+        mask_sha256=row.mask_sha256,
+        mask_url=mask_url,
     )

@@ -1,5 +1,7 @@
 """The warm sampler of a worker: one child for many jobs, replaced when it is gone."""
 
+import csv
+import hashlib
 import io
 import json
 import os
@@ -26,7 +28,7 @@ from app.job_states import Status
 from app.parts import Parts
 from app.tables import Checkpoint, Dataset, Generator, Job, SampleBatch, SampleImage, now
 from models.cli import main
-from models.config import DCGANConfig, Interpolation, SamplingConfig
+from models.config import DCGANConfig, HybridConfig, Interpolation, SamplingConfig
 from models.run_folder import TrainSpec
 from worker.tasks import sample
 
@@ -40,21 +42,42 @@ TINY = DCGANConfig(
 )
 
 
+MASKED = HybridConfig(
+    image_size=64,
+    total_images=8,
+    batch_size=4,
+    latent_size=4,
+    generator_channels=4,
+    discriminator_channels=4,
+    discriminator_widest=16,
+    has_masks=True,
+)
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The weights of a network that has seen eight images."""
-    folder = tmp_path_factory.mktemp("training")
+    return _trained(tmp_path_factory.mktemp("training"), TINY)
+
+
+@pytest.fixture(scope="module")
+def masked_weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Those of one that has seen eight images with their masks."""
+    return _trained(tmp_path_factory.mktemp("training"), MASKED)
+
+
+def _trained(folder: Path, config: DCGANConfig | HybridConfig) -> bytes:
+    random, shape = torch.Generator().manual_seed(0), (8, 1, 64, 64)
     tensors = {
-        "images": torch.randint(
-            0, 256, (8, 1, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-        ),
+        "images": torch.randint(0, 256, shape, dtype=torch.uint8, generator=random),
+        "masks": torch.randint(0, 2, shape, dtype=torch.uint8, generator=random),
         "labels": torch.zeros(8, dtype=torch.int64),
         "groups": torch.arange(8),
         "splits": torch.zeros(8, dtype=torch.uint8),
     }
     named = {"labels": '["glioma"]', "size": "64", "digest": "none"}
     save_file(tensors, folder / "packed.safetensors", named)
-    spec = TrainSpec(config=TINY, device="cpu", threads=1)
+    spec = TrainSpec(config=config, device="cpu", threads=1)
     (folder / "spec.json").write_text(spec.model_dump_json())
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -360,3 +383,65 @@ def test_training_images_that_are_gone_fail_by_name(parts: Parts, generator: str
         _dataset(session).packs = {}
     job = _draw(parts, batch_id)
     assert (job.status, job.error_code) == (Status.FAILED, "dataset_removed")
+
+
+def _files(parts: Parts, batch_id: str) -> tuple[list[SampleImage], dict[str, bytes]]:
+    """Return the images of a batch in order, and what its zip holds."""
+    with parts.database.transaction() as session:
+        images = samples.images(session, batch_id, after=-1, limit=100)
+        key = samples.archive_key(session.get_one(SampleBatch, batch_id))
+    with zipfile.ZipFile(io.BytesIO(parts.storage.get(key))) as archive:
+        return images, {name: archive.read(name) for name in archive.namelist()}
+
+
+def test_masks_are_stored_beside_their_images(
+    parts: Parts, generator: str, masked_weights: bytes
+) -> None:
+    _store(parts, masked_weights)
+    batch_id = _ask(parts, generator, 18)
+    job = _draw(parts, batch_id)
+    assert job.status == Status.SUCCEEDED, job.error_detail
+    assert job.progress is not None
+    assert job.progress["message"] == "image 18 of 18"
+    images, files = _files(parts, batch_id)
+    table = list(csv.DictReader(files["manifest.csv"].decode().splitlines()))
+    for image, row in zip(images, table, strict=True):
+        name = f"glioma/{image.label_index:06d}.png"
+        assert (row["file"], row["mask"]) == (f"images/{name}", f"masks/{name}")
+        assert image.key is not None
+        assert image.mask_key == image.key.replace("/images/", "/masks/")
+        mask = parts.storage.get(image.mask_key)
+        assert mask == files[f"masks/{name}"] != files[f"images/{name}"]
+        assert hashlib.sha256(mask).hexdigest() == image.mask_sha256 == row["mask_sha256"]
+
+
+def test_mask_of_a_withheld_image_is_stored_nowhere(
+    parts: Parts, generator: str, masked_weights: bytes
+) -> None:
+    _store(parts, masked_weights)
+    plain = _ask(parts, generator, 4)
+    _draw(parts, plain)
+    _store_pack(parts, _drawn(parts, plain)[[2]])
+    batch_id = _ask(parts, generator, wish=samples.Wish({"glioma": 3}))
+    assert _draw(parts, batch_id).status == Status.SUCCEEDED
+    images, files = _files(parts, batch_id)
+    withheld = [one for one in images if not one.released]
+    assert 2 in {one.label_index for one in withheld}
+    assert all((one.key, one.mask_key) == (None, None) and one.mask_sha256 for one in withheld)
+    stored = parts.storage.keys(samples.prefix(_batch(parts, batch_id)))
+    assert len([key for key in stored if "/masks/" in key]) == 3
+    kept = {f"masks/glioma/{one.label_index:06d}.png" for one in images if one.released}
+    assert {name for name in files if name.startswith("masks/")} == kept
+
+
+def test_generator_without_masks_stores_none(parts: Parts, generator: str) -> None:
+    batch_id = _ask(parts, generator)
+    _draw(parts, batch_id)
+    images, files = _files(parts, batch_id)
+    assert {(one.mask_key, one.mask_sha256) for one in images} == {(None, None)}
+    assert not [name for name in files if "mask" in name]
+
+
+def _batch(parts: Parts, batch_id: str) -> SampleBatch:
+    with parts.database.transaction() as session:
+        return session.get_one(SampleBatch, batch_id)

@@ -45,6 +45,7 @@ def write_pack() -> WritePack:
         fill: int | None = None,
         split: int = 0,
         validation_every: int = 0,
+        masks: torch.Tensor | None = None,
     ) -> Path:
         total = sum(counts.values())
         random = torch.Generator().manual_seed(7)
@@ -58,13 +59,14 @@ def write_pack() -> WritePack:
         if validation_every:
             splits[::validation_every] = 1
         names = ", ".join(f'"{name}"' for name in counts)
+        tensors = {
+            "images": images,
+            "labels": labels,
+            "groups": torch.arange(total),
+            "splits": splits,
+        }
         save_file(
-            {
-                "images": images,
-                "labels": labels,
-                "groups": torch.arange(total),
-                "splits": splits,
-            },
+            tensors if masks is None else {**tensors, "masks": masks},
             path,
             {"labels": f"[{names}]", "size": "64", "digest": f"digest-{total}"},
         )

@@ -33,11 +33,12 @@ TINY = DCGANConfig(
 HYBRID = HybridConfig(
     image_size=64, latent_size=4, generator_channels=4, discriminator_channels=4, batch_size=2
 )
+MASKED = HYBRID.model_copy(update={"has_masks": True})
 LABELS = ("glioma", "none")
 
 
 def _weights(folder: Path, config: DCGANConfig | HybridConfig) -> bytes:
-    images = torch.zeros((16, 1, 64, 64), dtype=torch.uint8)
+    images = torch.full((16, config.planes, 64, 64), 255, dtype=torch.uint8)
     labels = torch.arange(16) % 2
     data = Slices(images, labels, torch.arange(16), LABELS, "a" * 64)
     checkpoint.save(folder, begin(config, 3, data, data, CPU), b"png")
@@ -125,7 +126,7 @@ def _refusal(judge: Judge, content: bytes, **limits: int) -> UserError:
     return caught.value
 
 
-@pytest.mark.parametrize("config", [TINY, HYBRID], ids=["dcgan", "hybrid"])
+@pytest.mark.parametrize("config", [TINY, HYBRID, MASKED], ids=["dcgan", "hybrid", "masks"])
 def test_what_was_saved_is_admitted_as_it_is(
     judge: Judge, tmp_path: Path, config: DCGANConfig | HybridConfig
 ) -> None:
@@ -135,6 +136,27 @@ def test_what_was_saved_is_admitted_as_it_is(
     assert (tmp_path / "outputs" / WEIGHTS).read_bytes() == weights
     with Image.open(tmp_path / "outputs" / checkpoint.SAMPLES) as mosaic:
         assert (mosaic.mode, mosaic.size) == ("L", (8 * 64, 2 * 64))
+
+
+@pytest.mark.parametrize(("made", "said"), [(HYBRID, MASKED), (MASKED, HYBRID)])
+def test_masks_that_the_weights_do_not_draw_are_refused(
+    judge: Judge, tmp_path: Path, made: HybridConfig, said: HybridConfig
+) -> None:
+    archive = Archive(_weights(tmp_path / "step", made))
+    archive.changes = {"config": said.model_dump(mode="json")}
+    refused = _refusal(judge, archive.bytes())
+    assert (refused.code, "0.paint" in refused.detail) == ("weights_unusable", True)
+
+
+def test_archive_from_before_there_were_masks_is_admitted(judge: Judge, tmp_path: Path) -> None:
+    archive = Archive(_weights(tmp_path / "step", HYBRID))
+    header = archive.header()
+    config = header["config"]
+    assert isinstance(config, dict)
+    del config["has_masks"]
+    older = archive.with_tensors({}, config=config)
+    assert "has_masks" not in json.dumps(older.description())
+    assert judge(older.bytes()).config == HYBRID
 
 
 def test_samples_are_those_that_the_generator_draws(

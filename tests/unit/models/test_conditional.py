@@ -1,15 +1,21 @@
-from collections.abc import Callable
+import hashlib
+import json
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import torch
 from pydantic import JsonValue
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from models import augment, checkpoint, sampling
 from models.config import HybridConfig
+from models.data import slices
 from models.data.slices import Slices
+from models.exchange import METADATA_KEY
 from models.networks import build
 from models.progress import Silent, Stopped
 from models.run_folder import TrainSpec, UserError
@@ -37,9 +43,11 @@ def tiny(**changes: JsonValue) -> HybridConfig:
     return HybridConfig.model_validate({**TINY.model_dump(), **changes})
 
 
-def data(counts: tuple[int, ...] = (12, 12), fill: int | None = None) -> Slices:
+def data(counts: tuple[int, ...] = (12, 12), fill: int | None = None, planes: int = 1) -> Slices:
     random = torch.Generator().manual_seed(1)
-    images = torch.randint(0, 256, (sum(counts), 1, 64, 64), generator=random, dtype=torch.uint8)
+    shape = (sum(counts), planes, 64, 64)
+    images = torch.randint(0, 256, shape, generator=random, dtype=torch.uint8)
+    images[:, 1:] = (images[:, 1:] > 127) * 255
     if fill is not None:
         images.fill_(fill)
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
@@ -49,9 +57,10 @@ def data(counts: tuple[int, ...] = (12, 12), fill: int | None = None) -> Slices:
 def trainee(
     config: HybridConfig = TINY, train: Slices | None = None, validation: Slices | None = None
 ) -> ConditionalTrainee:
-    train = train or data()
+    train = train or data(planes=config.planes)
     networks = build.fresh_conditional(config, len(train.names), 0)
-    made = ConditionalTrainee(config, 0, networks, train, validation or data((0, 0)), CPU)
+    unseen = validation or data((0, 0), planes=config.planes)
+    made = ConditionalTrainee(config, 0, networks, train, unseen, CPU)
     made.steps_total = 100
     return made
 
@@ -64,15 +73,24 @@ def labels_drawn(made: ConditionalTrainee, steps: int) -> Tensor:
     return torch.cat(drawn)
 
 
-@pytest.mark.parametrize("stops", [(3,), (1, 5)])
+def squares(count: int) -> Tensor:
+    """Return masks `(count, 1, 64, 64) uint8` of 0 and 1; those of odd images are empty."""
+    masks = torch.zeros((count, 1, 64, 64), dtype=torch.uint8)
+    masks[::2, :, 20:40, 8:24] = 1
+    return masks
+
+
+@pytest.mark.parametrize(("stops", "has_masks"), [((3,), False), ((1, 5), False), ((1, 5), True)])
 def test_interrupted_and_resumed_equals_uninterrupted(
     tmp_path: Path,
     write_pack: Callable[..., Path],
     recorder: "type[Recorder]",
     stops: tuple[int, ...],
+    *,
+    has_masks: bool,
 ) -> None:
-    write_pack(tmp_path / "packed.safetensors", {"a": 10, "b": 10})
-    spec = TrainSpec(config=TINY, seed=3, device="cpu", threads=1)
+    write_pack(tmp_path / "packed.safetensors", {"a": 10, "b": 10}, masks=squares(20))
+    spec = TrainSpec(config=tiny(has_masks=has_masks), seed=3, device="cpu", threads=1)
 
     def finish(resume: str | None, stop_at: int | None) -> str:
         progress = recorder(stop_at=stop_at)
@@ -239,7 +257,7 @@ def test_bfloat16_starts_like_float32() -> None:
 def test_a_purpose_has_the_same_latents_at_every_call() -> None:
     made = trainee()
     drawn = made.draw(1, 70, "one")
-    assert (drawn.shape, drawn.dtype) == ((70, 64, 64), torch.uint8)
+    assert (drawn.shape, drawn.dtype) == ((70, 1, 64, 64), torch.uint8)
     assert torch.equal(drawn, made.draw(1, 70, "one"))
     assert not torch.equal(drawn, made.draw(1, 70, "another"))
 
@@ -278,9 +296,11 @@ def test_variations_come_in_over_the_first_twentieth_of_a_run(
     assert asked == pytest.approx([0.0, 0.16, 0.4, 0.4])
 
 
-def test_a_compiled_step_is_the_same_step(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("planes", [1, 2])
+def test_a_compiled_step_is_the_same_step(planes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.trainees.conditional._COMPILER", "aot_eager")
-    plain, compiled, images = trainee(), trainee(), data().images
+    config, images = tiny(has_masks=planes > 1), data(planes=planes).images
+    plain, compiled = trainee(config), trainee(config)
     assert compiled.compile().startswith("compiled; gradients agree to")
     for _ in range(3):
         torch.testing.assert_close(compiled.step(images), plain.step(images), rtol=1e-4, atol=1e-5)
@@ -322,3 +342,108 @@ def test_a_run_tells_whether_it_was_compiled(
     progress = recorder()
     train(tmp_path, TrainSpec(config=config, device="cpu", threads=1), progress)
     assert str(progress.of("message")[0]["message"]).startswith("not compiled: ")
+
+
+MASKED = tiny(has_masks=True)
+
+
+@pytest.mark.parametrize("masks", [None, torch.zeros((20, 1, 64, 64), dtype=torch.uint8)])
+def test_masks_that_are_not_there_are_refused(
+    tmp_path: Path, write_pack: Callable[..., Path], masks: Tensor | None
+) -> None:
+    write_pack(tmp_path / "packed.safetensors", {"a": 10, "b": 10}, masks=masks)
+    with pytest.raises(UserError, match="upload masks") as caught:
+        train(tmp_path, TrainSpec(config=MASKED, device="cpu"), Silent())
+    assert caught.value.code == "no_masks"
+
+
+def test_image_and_mask_are_mirrored_together() -> None:
+    images = data(planes=2).images
+    images[:, 0] = images[:, 1]
+    signal = trainee(MASKED)._signal(images)
+    assert torch.equal(signal[:, 0], signal[:, 1])
+    is_mirrored = (signal != slices.to_signal(images)).flatten(1).any(1)
+    assert 0 < is_mirrored.sum() < len(images)
+
+
+def test_discriminator_sees_the_masks() -> None:
+    made, images = trainee(MASKED), data(planes=2).images
+    signal = slices.to_signal(images)
+    without = torch.cat([signal[:, :1], -torch.ones_like(signal[:, 1:])], 1)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    assert (made.discriminator(signal, labels) != made.discriminator(without, labels)).all()
+
+
+def test_drawn_masks_are_black_and_white() -> None:
+    drawn = trainee(MASKED).draw(0, 8, "x")
+    assert drawn.shape == (8, 2, 64, 64)
+    assert set(drawn[:, 1].flatten().tolist()) <= {0, 255}
+
+
+def test_checkpoint_from_before_there_were_masks_is_gone_on_from(
+    tmp_path: Path, write_pack: Callable[..., Path], recorder: "type[Recorder]"
+) -> None:
+    write_pack(tmp_path / "packed.safetensors", {"a": 10, "b": 10})
+    progress, spec = recorder(stop_at=3), TrainSpec(config=TINY, device="cpu", threads=1)
+    with pytest.raises(Stopped):
+        train(tmp_path, spec, progress)
+    name = str(progress.of("checkpoint")[-1]["folder"])
+    folder = tmp_path / name
+    digests = {}
+    for file in (checkpoint.WEIGHTS, checkpoint.STATE):
+        with safe_open(folder / file, framework="pt") as opened:
+            (said,) = opened.metadata().values()
+        older = said.replace(',"has_masks":false', "")
+        assert older != said
+        save_file(load_file(folder / file), folder / file, {METADATA_KEY: older})
+        digests[file] = hashlib.sha256((folder / file).read_bytes()).hexdigest()
+    summary = json.loads((folder / checkpoint.SUMMARY).read_text())
+    del summary["config"]["has_masks"]
+    (folder / checkpoint.SUMMARY).write_text(json.dumps(summary | {"sha256": digests}))
+    assert checkpoint.load_weights(folder / checkpoint.WEIGHTS, CPU).header.config == TINY
+    assert train(tmp_path, spec.model_copy(update={"resume": name}), Silent())["step"] == 10
+
+
+def discs(count: int) -> Slices:
+    """Draw a bright disc in a dim head, a mask that marks the disc, and a little noise."""
+    random = torch.Generator().manual_seed(1)
+    ticks = torch.arange(64)
+    row, column = torch.rand((2, count, 1, 1), generator=random) * 32 + 16
+    radius = torch.rand((count, 1, 1), generator=random) * 5 + 6
+    inside = (ticks[:, None] - row) ** 2 + (ticks - column) ** 2 < radius**2
+    head = (ticks[:, None] - 31.5) ** 2 + (ticks - 31.5) ** 2 < 28**2
+    grey = torch.where(inside, 220.0, head * 80.0)
+    grey += 6 * torch.randn(grey.shape, generator=random)
+    planes = torch.stack([grey.clamp(0, 255), inside * 255], 1).to(torch.uint8)
+    return Slices(planes, torch.zeros(count, dtype=torch.int64), torch.arange(count), ("a",), "d")
+
+
+def dice(one: Tensor, other: Tensor) -> float:
+    """Return the mean Dice overlap of two sets `(N, H, W) bool`, pair by pair."""
+    sizes = one.sum((1, 2)) + other.sum((1, 2))
+    return float((2 * (one & other).sum((1, 2)) / sizes.clamp_min(1)).mean())
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Do not wait at OpenMP's barriers, which take most of the time of small networks."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_generated_masks_lie_where_the_generated_discs_do() -> None:
+    config = tiny(has_masks=True, augmentation=0.0, gamma=0.25, batch_size=8, learning_rate=4e-3)
+    train = discs(256)
+    made = trainee(config, train, data((0,), planes=2))
+    made.steps_total = 200
+    for _ in range(made.steps_total):
+        made.step(train.images)
+    drawn = made.draw(0, 64, "x")
+    bright, masks = drawn[:, 0] > 150, drawn[:, 1] > 0
+    assert dice(bright, masks) > 0.4
+    assert dice(bright, masks) > 2 * dice(bright, masks.roll(1, 0))
+    real = (train.images[:, 1] > 0).float().mean().item()
+    assert masks.float().mean().item() == pytest.approx(real, rel=0.4)

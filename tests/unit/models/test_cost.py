@@ -13,6 +13,7 @@ CONFIGS = [
     *(preset.config for preset in PRESETS.values()),
     DCGANConfig(image_size=64, generator_channels=64, latent_size=7),
     HybridConfig(image_size=64, discriminator_channels=10, discriminator_widest=50),
+    HybridConfig(image_size=64, has_masks=True),
 ]
 
 
@@ -32,7 +33,7 @@ def _multiply_adds(network: nn.Module, *inputs: torch.Tensor) -> float:
 def test_multiply_adds_are_those_that_torch_counts(config: DCGANConfig | HybridConfig) -> None:
     generator, discriminator = _networks(config)
     latents = torch.zeros((1, config.latent_size))
-    images = torch.zeros((1, 1, config.image_size, config.image_size))
+    images = torch.zeros((1, config.planes, config.image_size, config.image_size))
     more = (torch.zeros(1, dtype=torch.int64),) * isinstance(config, HybridConfig)
     found = cost.size(config)
     for network, layers, shown in (
@@ -80,5 +81,8 @@ def test_networks_of_more_labels_and_more_images_take_memory() -> None:
     parameters = cost.size(preset.config).parameters
     assert cost.memory_bytes(preset, preset.config, labels=3) == alone + 2 * 16 * parameters
     assert cost.memory_bytes(preset, preset.config, images=10) == alone + 10 * 128**2
+    masked = HybridConfig(has_masks=True)
+    more = [cost.memory_bytes(PRESETS["standard-128"], masked, images=n) for n in (0, 10)]
+    assert more[1] == more[0] + 2 * 10 * 128**2
     one = preset.config.model_copy(update={"networks": Networks.PER_DATASET})
     assert cost.memory_bytes(preset, one, labels=3) == alone

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -41,7 +43,7 @@ def drawer(images: NDArray[np.uint8]) -> Draw:
     def draw(label: str, count: int) -> NDArray[np.uint8]:
         half = len(images) // 2
         own = images[:half] if label == "a" else images[half:]
-        return own[np.arange(count) % len(own)]
+        return own[np.arange(count) % len(own), None]
 
     return draw
 
@@ -95,10 +97,11 @@ def test_a_label_that_is_drawn_as_another_is_seen_in_its_own_numbers(live: Live)
 def test_one_network_for_all_has_no_numbers_of_a_label(live: Live) -> None:
     def pooled(label: str, count: int) -> NDArray[np.uint8]:
         assert label == "all"
-        return pictures(count, 4)
+        return pictures(count, 4)[:, None]
 
     values = live.measure(pooled, ("all",))
     assert {name.split("/")[0] for name in values} == {"all"}
+    assert not [name for name in values if "mask" in name]
     assert values["all/kid"] < 0.3
 
 
@@ -109,3 +112,22 @@ def test_same_images_same_numbers(live: Live) -> None:
 
 def test_too_few_validation_images_measure_nothing() -> None:
     assert not Live(TRAIN, split(FEWEST - 1, 2), CPU, 0).is_possible
+
+
+def marked(data: Slices, side_px: int) -> Slices:
+    """Add masks that mark a square of every second image."""
+    masks = torch.zeros_like(data.images)
+    masks[::2, :, :side_px, :side_px] = 255
+    return replace(data, images=torch.cat([data.images, masks], 1))
+
+
+def test_masks_are_measured_beside_real_ones_and_change_nothing_else(live: Live) -> None:
+    def draw(label: str, count: int) -> NDArray[np.uint8]:
+        masks = np.zeros((count, 1, 64, 64), np.uint8)
+        masks[:, :, 32:] = 255
+        return np.concatenate([FRESH(label, count), masks], 1)
+
+    found = Live(marked(TRAIN, 16), marked(VALIDATION, 32), CPU, 0).measure(draw, NAMES)
+    assert found.pop("all/mask_share") == 0.5
+    assert found.pop("all/mask_share_real") == 0.125
+    assert found == live.measure(FRESH, NAMES)

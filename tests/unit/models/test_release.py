@@ -104,6 +104,6 @@ def test_the_rule_passes_real_images_and_no_broken_generator(
         "one": np.repeat(real[:1], len(real), 0),
         "grey": np.full_like(real, 90),
     }[name]
-    judged = judge(live.measure(lambda _label, count: drawn[:count], ("a",)))
+    judged = judge(live.measure(lambda _label, count: drawn[:count, None], ("a",)))
     assert judged is not None
     assert judged.is_passed is passes, judged

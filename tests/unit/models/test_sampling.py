@@ -2,7 +2,7 @@ import csv
 import hashlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import pytest
@@ -21,7 +21,7 @@ from models.config import (
 from models.data.slices import Slices
 from models.progress import Silent, Stopped
 from models.run_folder import SampleSpec, UserError
-from models.sampling import Loaders, images, sample
+from models.sampling import Loaders, block, images, sample
 from models.training import begin
 from models.withholding import Filter
 
@@ -39,18 +39,26 @@ TINY: dict[str, DCGANConfig | HybridConfig] = {
         discriminator_channels=4,
         discriminator_widest=16,
     ),
+    "masks": HybridConfig(
+        image_size=64,
+        latent_size=8,
+        generator_channels=4,
+        discriminator_channels=4,
+        discriminator_widest=16,
+        has_masks=True,
+    ),
 }
 
 
-@pytest.fixture(params=list(TINY))
+@pytest.fixture(params=["dcgan", "hybrid"])
 def architecture(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path, architecture: str) -> Path:
-    blank = torch.zeros((16, 1, 64, 64), dtype=torch.uint8)
-    data = Slices(blank, torch.tensor([0, 1]).repeat(8), torch.arange(16), ("glioma", "none"), "d")
+    white = torch.full((16, TINY[architecture].planes, 64, 64), 255, dtype=torch.uint8)
+    data = Slices(white, torch.tensor([0, 1]).repeat(8), torch.arange(16), ("glioma", "none"), "d")
     state = begin(TINY[architecture], 0, data, data, torch.device("cpu"))
     save(tmp_path / "step", state, b"")
     (tmp_path / "step" / WEIGHTS).rename(tmp_path / WEIGHTS)
@@ -340,3 +348,95 @@ def test_withheld_step_of_a_way_leaves_a_gap(run_dir: Path) -> None:
     assert found["notes"] == [
         f"{released} of 40 images of none: {withheld} of 40 drawn were withheld"
     ]
+
+
+def rows(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "outputs/manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def told(progress: "Recorder") -> list[dict[str, JsonValue]]:
+    events = progress.of("images")
+    return [row for one in events for row in cast("list[dict[str, JsonValue]]", one["rows"])]
+
+
+@pytest.mark.parametrize("architecture", ["masks"])
+def test_each_image_has_its_mask_beside_it(run_dir: Path, weights: Weights) -> None:
+    draw(run_dir, none=18, glioma=3)
+    outputs, found = run_dir / "outputs", rows(run_dir)
+    assert list(found[0])[:7] == ["file", "label", "index", "seed", "sha256", "to_seed", "step"]
+    assert list(found[0])[7:] == ["mask", "mask_sha256"]
+    drawn = {
+        label: np.concatenate([block(weights, (label, number, 0), 5) for number in (0, 1)])
+        for label in ("none", "glioma")
+    }
+    assert 0 < (drawn["none"][:, 1] > 0).mean() < 1
+    for row in found:
+        assert row["mask"] == row["file"].replace("images/", "masks/")
+        content = (outputs / row["mask"]).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == row["mask_sha256"]
+        with Image.open(outputs / row["mask"]) as image:
+            assert image.mode == "L"
+            assert np.array_equal(np.asarray(image), drawn[row["label"]][int(row["index"]), 1])
+            assert set(np.asarray(image).flatten().tolist()) <= {0, 255}
+        expected = drawn[row["label"]][int(row["index"]), 0]
+        assert np.array_equal(pixels(run_dir, row["file"].removeprefix("images/")), expected)
+
+
+@pytest.mark.parametrize("architecture", ["masks"])
+def test_every_mask_says_that_it_is_synthetic(run_dir: Path) -> None:
+    draw(run_dir, none=2)
+    texts = []
+    for folder in ("images", "masks"):
+        with Image.open(run_dir / f"outputs/{folder}/none/000001.png") as image:
+            texts.append(dict(image.text))  # type: ignore[attr-defined]
+    assert texts[1].pop("Mask of") == "images/none/000001.png"
+    assert texts[1] == texts[0]
+    assert texts[0]["Synthetic"] == "true"
+
+
+@pytest.mark.parametrize("architecture", ["masks"])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_mask_does_not_depend_on_what_is_asked_for_beside_it(run_dir: Path, threads: int) -> None:
+    found = []
+    for counts in ({"none": 18}, {"glioma": 1, "none": 70}):
+        sample(run_dir, SampleSpec(counts=counts, seed=5, device="cpu", threads=threads), Silent())
+        digests = {row["mask"]: row["mask_sha256"] for row in rows(run_dir)}
+        found.append([digests[f"masks/none/{index:06d}.png"] for index in range(18)])
+    assert found[0] == found[1]
+    assert len(set(found[0])) > 1
+
+
+@pytest.mark.parametrize("architecture", ["masks"])
+def test_withheld_image_withholds_its_mask(run_dir: Path, recorder: "type[Recorder]") -> None:
+    spec = SampleSpec(
+        counts={"none": 10},
+        seed=5,
+        config=SamplingConfig(filter=SampleFilter(copies=True)),
+        device="cpu",
+        threads=1,
+    )
+    progress = recorder()
+    sample(run_dir, spec, progress, Loaders(filter=lambda _path, _config: Judge(3)))
+    folders = [(run_dir / "outputs" / kind / "none").iterdir() for kind in ("images", "masks")]
+    files, masks = ({path.name for path in folder} for folder in folders)
+    assert files == masks
+    assert {row["mask"].rsplit("/")[-1] for row in rows(run_dir)} == masks
+    withheld = [row for row in told(progress) if row["withheld_reason"]]
+    assert len(withheld) == len(told(progress)) - 10 > 0
+
+
+@pytest.mark.parametrize("architecture", ["masks"])
+def test_way_between_two_seeds_has_masks_too(run_dir: Path) -> None:
+    interpolated(run_dir, 2)
+    assert [row["mask"] for row in rows(run_dir)] == [
+        f"masks/none/{index:06d}-{step:02d}.png" for index in range(2) for step in range(3)
+    ]
+
+
+def test_generator_without_masks_leaves_none(run_dir: Path, recorder: "type[Recorder]") -> None:
+    progress = recorder()
+    sample(run_dir, SampleSpec(counts={"none": 1}, device="cpu", threads=1), progress)
+    assert not (run_dir / "outputs/masks").exists()
+    (row,) = told(progress)
+    assert (row["mask"], row["mask_sha256"]) == (None, None)

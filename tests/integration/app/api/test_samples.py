@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from app import samples
 from app.parts import Parts
-from app.tables import Dataset, HistoryPoint
+from app.tables import Dataset, HistoryPoint, SampleImage
 
 NewChain = Callable[[str], dict[str, str]]
 Post = Callable[..., httpx.Response]
@@ -135,3 +135,22 @@ def test_filter_without_the_training_images_is_refused(
     answer = post(count=1, filter=asked)
     assert (answer.status_code, answer.json()["code"]) == (422, "invalid_request")
     assert "nothing to compare with" in answer.json()["detail"]
+
+
+def test_mask_is_listed_where_there_is_one(
+    api: httpx.Client, parts: Parts, new_chain: NewChain, tenant_id: str
+) -> None:
+    path = f"/v1/sample-batches/{new_chain(tenant_id)['batch_id']}/images"
+    (shown,) = api.get(path).json()["data"]
+    assert (shown["mask_sha256"], shown["mask_url"]) == (None, None)
+    parts.storage.put("masks/0.png", b"mask", "image/png")
+    with parts.database.transaction() as session:
+        image = session.scalars(select(SampleImage)).one()
+        image.mask_sha256, image.mask_key = "1" * 64, "masks/0.png"
+    (shown,) = api.get(path).json()["data"]
+    assert shown["mask_sha256"] == "1" * 64
+    assert httpx.get(shown["mask_url"]).content == b"mask"
+    with parts.database.transaction() as session:
+        session.scalars(select(SampleImage)).one().released = False
+    (shown,) = api.get(path).json()["data"]
+    assert (shown["url"], shown["mask_url"]) == (None, None)
