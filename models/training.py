@@ -196,7 +196,10 @@ class _Loop:
             if count
             for score, total in zip(trainee.scores, totals, strict=True)
         }
-        self._progress.event("metrics", {**_detail(state), "values": values | dict(measured)})
+        # Apart from the values, which are the same however often a run is interrupted.
+        speed = {"images_per_second": self._clock.images_per_second}
+        known = {**_detail(state), **speed, "values": values | dict(measured)}
+        self._progress.event("metrics", known)
         state.sums.zero_()
         state.counts[:] = [0] * len(state.counts)
 
@@ -349,22 +352,28 @@ class _Clock:
         self._first_step = state.step
         self._started_s = self._reported_s = time.monotonic()
 
+    @property
+    def images_per_second(self) -> float:
+        images = (self._state.step - self._first_step) * self._state.config.batch_size
+        elapsed_s = time.monotonic() - self._started_s
+        return images / elapsed_s if elapsed_s else 0.0
+
     def is_due(self) -> bool:
         return time.monotonic() - self._reported_s >= _PROGRESS_S
 
     def report(self) -> None:
         self._reported_s = time.monotonic()
-        step = self._state.step
-        elapsed_s = self._reported_s - self._started_s
-        steps_per_s = (step - self._first_step) / elapsed_s if elapsed_s else 0.0
-        eta_s = (self._steps_total - step) / steps_per_s if steps_per_s else None
+        step, batch_size = self._state.step, self._state.config.batch_size
+        images_per_second = self.images_per_second
+        images = (self._steps_total - step) * batch_size
+        eta_s = images / images_per_second if images_per_second else None
         self._progress.event(
             "progress",
             {
                 "fraction": step / self._steps_total,
                 **_detail(self._state),
                 "total_steps": self._steps_total,
-                "images_per_second": steps_per_s * self._state.config.batch_size,
+                "images_per_second": images_per_second,
                 "eta_s": eta_s,
                 "message": f"step {step:,} of {self._steps_total:,}",
             },

@@ -100,6 +100,7 @@ def test_kills_cost_time_and_nothing_else(
     assert len({house.weights(path) for path in work.generators}) == 1
 
 
+@pytest.mark.slow
 def test_killed_trainer_is_started_again_from_its_checkpoint(
     house: House, dataset: str, reference: bytes
 ) -> None:

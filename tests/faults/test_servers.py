@@ -12,7 +12,7 @@ House = Any
 """tests/faults/conftest.py"""
 
 LONG = pytest.param(30, id="long", marks=pytest.mark.slow)
-OUTAGE_S = [pytest.param(6, id="short"), LONG]
+OUTAGE_S = [pytest.param(6, id="short", marks=pytest.mark.slow), LONG]
 
 
 @pytest.fixture
@@ -44,10 +44,11 @@ def test_broker_that_is_down_for_a_minute(house: House, dataset: str) -> None:
         house.ended(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "number",
     [
-        pytest.param(signal.SIGINT, id="restart", marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, id="restart"),
         pytest.param(signal.SIGQUIT, id="crash"),
     ],
 )

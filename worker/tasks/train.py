@@ -14,6 +14,7 @@ from models.run_folder import Kind, TrainSpec, checkpoint_name
 from worker.child import run_child
 from worker.run import Run, attempt
 
+SPEED = "all/images_per_second"
 CHECKPOINT_FILES = ("weights.safetensors", "state.safetensors", "checkpoint.json", "samples.png")
 
 
@@ -81,6 +82,8 @@ def _upload_checkpoint(run: Run, data: dict[str, JsonValue], prefix: str) -> Non
 def _record_metrics(run: Run, data: dict[str, JsonValue]) -> None:
     step, images_seen = cast("int", data["step"]), cast("int", data["images_seen"])
     values = cast("dict[str, float]", data["values"])
+    speed = cast("float", data["images_per_second"])
     with run.transaction() as session:
-        generators.add_history(session, run.claim, step, images_seen, values)
+        known = {**values, SPEED: speed}
+        generators.add_history(session, run.claim, step, images_seen, known)
         jobs.record(session, run.claim, [NewEvent("metrics", data)])
