@@ -10,6 +10,7 @@ import httpx
 CHUNK_BYTES = 1 << 20
 POLL_S = 0.5
 PATIENCE_S = 30.0
+_AWAY = frozenset({502, 503, 504})
 Resource = dict[str, Any]
 
 
@@ -116,19 +117,22 @@ class Client:
         A service that is away for a while is asked again, for half a minute.
 
         Raises:
-            ServiceError: if the job did not succeed.
+            ServiceError: if the job did not succeed, or a proxy says that the service is away.
             httpx.TransportError: if the service stays away.
         """
-        answered_s = time.monotonic()
+        lost_s: float | None = None
         while True:
             try:
                 resource = self.get(path)
-            except httpx.TransportError:
-                if time.monotonic() - answered_s > PATIENCE_S:
+            except (httpx.TransportError, ServiceError) as failure:
+                if getattr(failure, "status", 503) not in _AWAY:
+                    raise
+                lost_s = lost_s or time.monotonic()
+                if time.monotonic() - lost_s > PATIENCE_S:
                     raise
                 time.sleep(POLL_S)
                 continue
-            answered_s = time.monotonic()
+            lost_s = None
             job = resource["job"]
             on_job(job)
             if job["status"] == "succeeded":

@@ -7,7 +7,7 @@ from app.datasets import FEW_IMAGES
 from app.tables import Dataset
 from app.workers import Machine
 from models import cost
-from models.config import DCGANConfig, HybridConfig, Preset, ReportConfig
+from models.config import MIN_VALIDATION_IMAGES, DCGANConfig, HybridConfig, Preset, ReportConfig
 
 FEW_GROUPS = 30
 _UNKNOWN_PLANES = frozenset({"unknown", "others"})
@@ -75,8 +75,9 @@ def _of_splits(dataset: Dataset) -> list[tuple[Code, str]]:
     if not _images(dataset, "holdout"):
         detail = "no image is held out: a report cannot tell whether anything was learnt by heart"
         found.append((Code.NO_HOLDOUT, f"{detail}; upload images of more patients"))
-    if not _images(dataset, "validation"):
-        detail = "no image is left for validation: the last checkpoint is taken for the best"
+    if (count := _images(dataset, "validation")) < MIN_VALIDATION_IMAGES:
+        detail = f"{count} images are left for validation, fewer than {MIN_VALIDATION_IMAGES}:"
+        detail += " nothing is measured, and the last checkpoint is taken for the best"
         found.append((Code.NO_VALIDATION, f"{detail}; upload images of more patients"))
     return found
 

@@ -22,10 +22,7 @@ from models.config import (
     HybridConfig,
     Networks,
 )
-from models.release import Release
-
-DISTANCE = "all/kid"
-"""The value of the history by which checkpoints are ranked: the distance to unseen images."""
+from models.release import DISTANCE, Release
 
 
 def create(
@@ -230,7 +227,12 @@ def progress_sheet(storage: Storage, row: Generator, shown: Checkpoint) -> bytes
 
 
 def judged(session: Session, row: Generator, checkpoint_id: str | None = None) -> Release | None:
-    """Return what the release rule says of a checkpoint, or else the best; None if unmeasured."""
+    """Return what the release rule says of a checkpoint, or else the best; None if unmeasured.
+
+    What an imported one says of itself is not a measurement.
+    """
+    if row.dataset_id is None:
+        return None
     wanted = checkpoint_id or row.best_checkpoint_id
     shown = session.get(Checkpoint, wanted) if wanted else None
     if shown is None:

@@ -22,6 +22,7 @@ from app.tables import Checkpoint, Generator, SampleBatch, SampleImage
 from models.config import SamplingConfig
 
 ROWS_AT_ONCE = 1000
+UNMEASURED = "how near they are to unseen real images was not measured of this checkpoint"
 NOT_COMPARED = "not compared with the training images: it may hold near copies of them"
 
 
@@ -100,7 +101,9 @@ def _doubts(
     """Say what speaks against the images before there are any."""
     judged = generators.judged(session, generator, checkpoint.id)
     few = generators.few_images(session, generator)
-    found = [] if judged is None else [f"not fit for use: {one}" for one in judged.reasons]
+    found = [UNMEASURED]
+    if judged is not None:
+        found = [f"not fit for use: {one}" for one in judged.reasons]
     return found + [
         f"{label} has {few[label]} training images, fewer than {datasets.FEW_IMAGES}: expect"
         " copies of them"

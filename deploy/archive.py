@@ -31,14 +31,16 @@ from models.exchange import (
     Header,
     speakable,
 )
+from models.release import DISTANCE
 from models.run_folder import TrainSpec, checkpoint_name
 
-DISTANCE = "all/kid"
 Points = dict[int, dict[str, float]]
 
 
 def main(run_dir: Path, out: BinaryIO) -> None:
     """Write the zip of the best checkpoint to `out`, and say on standard error which it is."""
+    if read_outcome(run_dir / "result.json") != "finished":
+        sys.stderr.write(f"archive: {run_dir} has not ended well; this is how far it came\n")
     points = read_points(run_dir / "events.jsonl")
     weights = best(run_dir / "checkpoints", points) / WEIGHTS
     spec = TrainSpec.model_validate_json((run_dir / "spec.json").read_text(encoding="utf-8"))
@@ -48,6 +50,11 @@ def main(run_dir: Path, out: BinaryIO) -> None:
         archive.writestr(DESCRIPTION, described.model_dump_json(indent=1))
         archive.writestr(CARD, card(described))
     sys.stderr.write(f"{weights.parent.name} of {run_dir}\n")
+
+
+def read_outcome(result: Path) -> str | None:
+    """Return how the run has ended; None before."""
+    return str(json.loads(result.read_text())["outcome"]) if result.exists() else None
 
 
 def read_points(events: Path) -> Points:

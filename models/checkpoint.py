@@ -24,7 +24,7 @@ from models.config import DCGANConfig, HybridConfig
 from models.exchange import FORMAT_VERSION, METADATA_KEY, Header
 from models.guard import GuardState
 from models.networks import build
-from models.race import WAITING, RaceState, leg_steps
+from models.race import WAITING, RaceState
 from models.run_folder import UserError
 from models.trainees.trainee import Trainee
 
@@ -227,7 +227,10 @@ def _demand_same_training(summary: Summary, state: TrainingState) -> None:
             f"the checkpoint is of another training; it differs in {', '.join(differences)}"
         )
     networks = len(state.trainees)
-    elsewhere = summary.race.legs_of_others * leg_steps(state.config)
+    leg_steps = 0
+    if isinstance(state.config, HybridConfig):
+        leg_steps = state.config.race_leg_steps
+    elsewhere = summary.race.legs_of_others * leg_steps
     shapes = (len(summary.steps), len(summary.counts), len(summary.sums))
     is_whole = shapes == (networks,) * 3 and {len(row) for row in summary.sums} == {
         state.sums.shape[1]

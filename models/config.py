@@ -4,6 +4,7 @@ The same object validates the HTTP body, drives the loop, is saved beside the we
 printed in the report. The length of a run is counted in images shown to the discriminator.
 """
 
+import math
 from enum import StrEnum
 from typing import Annotated, Literal, Self
 
@@ -16,8 +17,13 @@ PACKED_SIZES = (64, 128, 256)
 MIN_TRAINING_IMAGES = 8
 """Fewer than this are memorised, not learned from."""
 
-_MOST_OF_RACE = 5
-"""A race takes two and a half times its images, and may be run a second time."""
+MIN_VALIDATION_IMAGES = 20
+"""With fewer nothing is measured in a training: an interval would be as wide as the scale."""
+
+RACE_LEGS = 5
+"""Each of three to the middle of a race, then two of them to its end."""
+_RACE_SHARE, _RACE_IMAGES = 0.03, 30_000
+"""Images of each where none are named: this share of the run, if it is at least so many."""
 
 POOLED_LABEL = "all"
 """The label of the single network of `Networks.PER_DATASET`."""
@@ -125,8 +131,9 @@ class HybridConfig(TrainingConfig):
         ge=0,
         le=10_000_000,
         description="Images for each of three weights of the penalties, an eighth, the same and "
-        "eight times, which race at the start of a run; without one 3 % of `total_images` where "
-        "that is at least 30,000, else there is no race.",
+        "eight times, which race at the start of a run, the worst to the middle only; without one "
+        "3 % of `total_images` where that is at least 30,000, else there is no race. It takes two "
+        "and a half times as many in all, and may be run twice.",
     )
     augmentation: float | None = Field(
         None,
@@ -160,21 +167,33 @@ class HybridConfig(TrainingConfig):
         "dataset needs masks, and what has none there counts as without a tumour.",
     )
 
+    is_compiled: bool = Field(
+        default=False,
+        description="Whether the discriminator's step is compiled, once its gradients have been "
+        "found to be the same; for a GPU, and where there is a C compiler.",
+    )
+
     @property
     def planes(self) -> int:
         """How many planes are generated: the image, and its mask if there is one."""
         return 2 if self.has_masks else 1
 
-    is_compiled: bool = Field(
-        default=False,
-        description="Whether the discriminator's step is compiled, once its gradients have been "
-        "found to be the same; for a GPU.",
-    )
+    @property
+    def race_leg_steps(self) -> int:
+        """How many steps each of the five legs of a race has; 0 if there is none."""
+        images: float | None = self.race_images
+        if images is None:
+            images = _RACE_SHARE * self.total_images
+            images = images if images >= _RACE_IMAGES else 0
+        return math.ceil(images / 2 / self.batch_size) if self.gamma else 0
 
     @model_validator(mode="after")
     def _leaves_time_after_a_race(self) -> Self:
-        if _MOST_OF_RACE * (self.race_images or 0) > self.total_images:
-            raise ValueError(f"total_images must be at least {_MOST_OF_RACE} times race_images")
+        if 2 * RACE_LEGS * self.race_leg_steps >= math.ceil(self.total_images / self.batch_size):
+            raise ValueError(
+                "the race would take the whole run, as it may be run twice: let total_images be"
+                " more than 5 times race_images, and some steps more"
+            )
         return self
 
 

@@ -9,14 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from models.config import MIN_VALIDATION_IMAGES
 from models.data.slices import Slices
 from models.metrics import kernel, neighbours
 from models.metrics.spaces.random import RandomConvolutions
 from models.metrics.spaces.space import Scale, features
 from models.seeds import derive
 
-FEWEST = 20
-"""With fewer validation images nothing is measured: the interval would be as wide as the scale."""
 _FEWEST_OF_LABEL = 10
 _IMAGES = {"cpu": 256, "cuda": 1000}
 """At most so many are drawn, and at most four for each validation image."""
@@ -26,9 +25,6 @@ _NEIGHBOURS = 3
 _NOISE_STD = 25.0
 """Of 255: noise in which a tumour can still be seen, but which nobody takes for a scan."""
 _SPOILED = 500
-
-DISTANCE = "all/kid"
-"""The value by which checkpoints are ranked."""
 
 Values = dict[str, float]
 Draw = Callable[[str, int], NDArray[np.uint8]]
@@ -40,7 +36,7 @@ class Live:
 
     def __init__(self, train: Slices, validation: Slices, device: torch.device, seed: int) -> None:
         """Describe both splits; of many training images, some drawn by `seed`."""
-        self.is_possible = len(validation.labels) >= FEWEST
+        self.is_possible = len(validation.labels) >= MIN_VALIDATION_IMAGES
         if not self.is_possible:
             return
         self._names = validation.names

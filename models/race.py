@@ -7,25 +7,20 @@ between datasets (Karras et al. 2020, https://arxiv.org/abs/2006.06676, appendix
 2024, https://arxiv.org/abs/2501.05441, appendix D).
 """
 
-import math
 from typing import Protocol
 
 import torch
 from pydantic import BaseModel, Field
 from torch import Tensor
 
-from models.config import DCGANConfig, HybridConfig
+from models.config import RACE_LEGS, HybridConfig
 from models.guard import Order
 from models.run_folder import UserError
 
 FACTORS = (1 / 8, 1.0, 8.0)
 """On the weight of the configuration."""
-_LEGS = 5
-"""Each of them to the middle of the race, then two of them to its end."""
 _INHERITED = 2
 """Legs that the winner has run: a part of its training."""
-_SHARE, _FEWEST_IMAGES = 0.03, 30_000
-"""Images of an arm, where a configuration names none: this share of the run, if it is so many."""
 _LEARNT = 0.5
 """Whoever is no nearer than this share of the distance of untrained networks has learnt nothing."""
 _SLOWER = 0.5
@@ -59,6 +54,8 @@ class RaceState(BaseModel):
     finalists: list[int] = Field(default_factory=list)
     """Who runs to the end, in that order."""
     start_distance: float | None = None
+    sound_steps: int = 0
+    """Steps whose gradients were finite, of all arms."""
     is_second: bool = False
     """Whether it is run once more, with half the learning rate."""
     is_over: bool = False
@@ -67,18 +64,7 @@ class RaceState(BaseModel):
     def legs_of_others(self) -> int:
         """How many legs others have run to their end than the one whose turn it is."""
         own = _INHERITED if self.is_over else min(len(self.finalists), 1)
-        return self.legs + _LEGS * self.is_second - own
-
-
-def leg_steps(config: DCGANConfig | HybridConfig) -> int:
-    """Return how many steps each leg of a race has; 0 if there is none."""
-    if isinstance(config, DCGANConfig):
-        return 0
-    images: float | None = config.race_images
-    if images is None:
-        images = _SHARE * config.total_images
-        images = images if images >= _FEWEST_IMAGES else 0
-    return math.ceil(images / 2 / config.batch_size)
+        return self.legs + RACE_LEGS * self.is_second - own
 
 
 class Race:
@@ -89,7 +75,7 @@ class Race:
     ) -> None:
         """Take up a race at `state` with what was `kept` then; both are changed in place."""
         self._runner, self._state, self._kept = runner, state, kept
-        self._leg_steps = leg_steps(config)
+        self._leg_steps = config.race_leg_steps
         self._whole_steps = runner.steps_total
         self._share_out()
 
@@ -105,7 +91,8 @@ class Race:
         """Take how far the runner's images are from unseen ones; change places; say what was.
 
         Raises:
-            UserError: `not_learnable` when nobody gets nearer, not even at half the rate.
+            UserError: `not_learnable` when nobody gets nearer, not even at half the rate;
+                `training_diverged` when no step had a finite gradient.
         """
         state = self._state
         if state.start_distance is None:
@@ -122,14 +109,15 @@ class Race:
                 self._send(state.legs)
                 return message
             ranked = sorted(range(len(FACTORS)), key=state.distances.__getitem__)
-            state.finalists = sorted(ranked[: _LEGS - len(FACTORS)])
+            state.finalists = sorted(ranked[: RACE_LEGS - len(FACTORS)])
+            self._forget(str(ranked[-1]))
             self._bring(state.finalists[0], 1)
             return f"{message}; x{FACTORS[ranked[-1]]:g} drops out"
         state.distances[state.arm] = distance
-        if state.legs < _LEGS:
+        if state.legs < RACE_LEGS:
             self._bring(state.finalists[1], 1)
             return message
-        if min(state.distances) > _LEARNT * state.start_distance:
+        if min(state.distances[arm] for arm in state.finalists) > _LEARNT * state.start_distance:
             return f"{message}; {self._again()}"
         self._bring(min(state.finalists, key=state.distances.__getitem__), _INHERITED)
         state.is_over = True
@@ -137,8 +125,15 @@ class Race:
         return f"{message}; the training goes on with x{FACTORS[state.arm]:g}"
 
     def _again(self) -> str:
-        """Begin anew at half the learning rate, once."""
+        """Begin anew at half the learning rate, once.
+
+        Raises:
+            UserError: `not_learnable` or `training_diverged`, as `tell`.
+        """
         state = self._state
+        if not state.sound_steps:
+            detail = "not one gradient was finite: lower learning_rate, or look at the images"
+            raise UserError("training_diverged", detail)
         if state.is_second:
             raise UserError(
                 "not_learnable",
@@ -163,18 +158,24 @@ class Race:
     def _bring(self, arm: int, legs: int) -> None:
         """Let an arm go on from where it was after so many legs."""
         self._load(str(arm))
+        self._forget(str(arm))
         self._runner.steps_done = legs * self._leg_steps
         self._state.arm = arm
 
     def _share_out(self) -> None:
         """Take from the whole run what is spent on those who do not win."""
-        legs = _LEGS * (1 + self._state.is_second) - _INHERITED
+        legs = RACE_LEGS * (1 + self._state.is_second) - _INHERITED
         self._runner.steps_total = self._whole_steps - legs * self._leg_steps
 
     def _keep(self, name: str) -> None:
         for key, tensor in self._live().items():
             # Cloned first: on a CPU `.cpu()` is the live tensor itself.
             self._kept[f"{WAITING}{name}.{key}"] = tensor.detach().clone().cpu()
+
+    def _forget(self, name: str) -> None:
+        """Let go of what nobody goes back to: a state is hundreds of megabytes."""
+        for key in self._live():
+            del self._kept[f"{WAITING}{name}.{key}"]
 
     @torch.no_grad()
     def _load(self, name: str) -> None:

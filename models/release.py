@@ -12,7 +12,9 @@ MOST_OF_NOISE = 0.5
 LEAST_RECALL = 0.05
 """Smallest share of unseen images that have a generated one in their neighbourhood."""
 
-_NAMES = ("all/kid", "all/kid_noise", "all/kid_floor", "all/kid_floor_high", "all/recall")
+DISTANCE = "all/kid"
+"""The value by which checkpoints are ranked: the distance to the validation split."""
+_NAMES = (DISTANCE, "all/kid_noise", "all/kid_floor", "all/kid_floor_high", "all/recall")
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,8 @@ class Release:
     """KID to the validation split."""
     most_distance: float
     """The largest that passes."""
-    floor_ratio: float
-    """The distance over that of the training images themselves."""
+    floor_ratio: float | None
+    """The distance over that of the training images themselves; None where that is not above 0."""
     recall: float
 
 
@@ -52,6 +54,6 @@ def judge(values: Mapping[str, float]) -> Release | None:
         reasons=tuple(reasons),
         distance=distance,
         most_distance=most,
-        floor_ratio=distance / max(floor, 1e-9),
+        floor_ratio=distance / floor if floor > 0 else None,
         recall=recall,
     )

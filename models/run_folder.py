@@ -128,7 +128,8 @@ class TrainSpec(Frozen):
 
     Checkpoint folder: `weights.safetensors` (generators only, enough to sample),
     `state.safetensors` + `checkpoint.json` (all that resuming needs), `samples.png` (the same
-    latents at each snapshot, one row of tiles a label). Result detail: `{"step", "images_seen"}`.
+    latents at each snapshot, one row of tiles a label). Result detail: `{"step", "images_seen"}`,
+    `release` (see `models.release`) of a run that ended, and `ended_by` if it was early.
     """
 
     config: AnyTrainingConfig

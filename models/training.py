@@ -21,12 +21,13 @@ from models.config import (
     Networks,
 )
 from models.data.slices import Slices, demand_marked, load_split
-from models.live import DISTANCE, Live, Values
+from models.live import Live, Values
 from models.mosaic import TILES, mosaic
 from models.networks import build
 from models.progress import Progress, Stopped
-from models.race import Race, leg_steps
+from models.race import Race
 from models.ranks import ALONE, Ranks
+from models.release import DISTANCE
 from models.run_folder import TrainSpec, UserError, checkpoint_name
 from models.trainees.baseline import BaselineTrainee
 from models.trainees.conditional import ConditionalTrainee
@@ -101,30 +102,52 @@ class _Loop:
         first = state.trainees[0]
         if isinstance(config, HybridConfig) and config.is_compiled:
             assert isinstance(first, ConditionalTrainee), "it is made of such a configuration"
-            self._progress.event("message", {"message": first.compile(), "step": state.step})
+            self._tell(first.compile())
 
     def race(self) -> None:
-        """Run the race that comes first, if there is one and it is not over."""
-        state, config = self._state, self._config
-        runner = state.trainees[0]
-        if not (leg_steps(config) and self._live.is_possible):
+        """Run the race that comes first, if there is one and it is not over.
+
+        Raises:
+            UserError: `not_learnable` or `training_diverged`, as `Race.tell`.
+        """
+        race = self._begin_race()
+        state, runner, undefined_in = self._state, self._state.trainees[0], -1
+        if race is None:
             return
-        assert isinstance(config, HybridConfig), "no other has legs"
-        assert isinstance(runner, ConditionalTrainee), "no other is made of it"
-        race = Race(runner, config, state.race, state.waiting)
         while not state.race.is_over:
             if race.awaits:
-                message = race.tell(_measure(state, self._live, self._ranks)[DISTANCE])
-                self._progress.event("message", {"message": message, "step": state.step})
+                measured = _measure(state, self._live, self._ranks)
+                self._report_metrics(measured)  # before another has its turn
+                self._tell(race.tell(measured[DISTANCE]))
                 continue
             self._stop_if_asked()
             scores = self._step(runner)
-            if bool(scores.isfinite().all()):  # a step that was not is dropped: that arm stands
+            if bool(scores.isfinite().all()):
                 self._count(runner, scores)
-            if state.step % self._interval == 0:
+                state.race.sound_steps += 1
+            elif undefined_in != state.race.legs:
+                undefined_in = state.race.legs
+                self._tell("undefined: a loss or gradient was not finite; such steps are dropped")
+            if state.step % self._interval == 0 and not race.awaits:
                 self._report_metrics({})
+            if self._is_snapshot_due:
+                self._save()
             if self._clock.is_due():
                 self._clock.report()
+
+    def _begin_race(self) -> Race | None:
+        """Return the race as far as it is; None if there is none, saying why if one was due."""
+        state, config = self._state, self._config
+        if not isinstance(config, HybridConfig) or not config.race_leg_steps:
+            return None
+        if not self._live.is_possible:
+            self._tell("no race: too few validation images to see who wins")
+            return None
+        if state.step and state.race.start_distance is None:
+            return None  # it was begun when there were no races
+        runner = state.trainees[0]
+        assert isinstance(runner, ConditionalTrainee), "it is made of such a configuration"
+        return Race(runner, config, state.race, state.waiting)
 
     def run(self) -> str | None:
         """Run to the end; return the rule that has ended the run before its time, if one has."""
@@ -141,8 +164,7 @@ class _Loop:
                 self._count(trainee, scores)
 
             is_last = state.step == self._steps_total or watch.ended_by is not None
-            snapshots = state.images_seen // config.snapshot_images
-            is_due = snapshots > (state.images_seen - config.batch_size) // config.snapshot_images
+            is_due = self._is_snapshot_due
             # What is saved is measured first: the best checkpoint is the one that measured best.
             measured: Values = {}
             if live.is_possible and (state.step % tick == 0 or is_due or is_last):
@@ -159,6 +181,14 @@ class _Loop:
             if is_last or self._clock.is_due():
                 self._clock.report()
         return watch.ended_by
+
+    @property
+    def _is_snapshot_due(self) -> bool:
+        seen, each = self._state.images_seen, self._config.snapshot_images
+        return seen // each > (seen - self._config.batch_size) // each
+
+    def _tell(self, message: str) -> None:
+        self._progress.event("message", {"message": message, "step": self._state.step})
 
     def _step(self, trainee: Trainee) -> Tensor:
         scores = trainee.step(self._images)

@@ -68,4 +68,4 @@ def machine(settings: Settings, nvidia: Path = _NVIDIA) -> Machine:
     first training alone, which says so.
     """
     has_gpu = settings.device == "cuda" or (settings.device == "auto" and nvidia.exists())
-    return Machine("cuda" if has_gpu else "cpu", settings.threads or os.cpu_count() or 1)
+    return Machine("cuda" if has_gpu else "cpu", settings.threads or len(os.sched_getaffinity(0)))

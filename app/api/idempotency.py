@@ -144,7 +144,8 @@ def claim(parts: Parts, caller: Principal, request: Request, content: bytes) -> 
     key = _key_of(request)
     if key is None:
         return None
-    place = f"{request.url.path}?{request.url.query}"
+    # Without a query as it was before queries counted: what was answered then is known still.
+    place = request.url.path + (f"?{request.url.query}" if request.url.query else "")
     asked = (caller.key_id.encode(), place.encode(), content)
     # Keyed: a body may quote a file's name, and whoever reads the database may guess.
     secret = parts.secrecy.pseudonym_key(caller.tenant_id)

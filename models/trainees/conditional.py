@@ -1,14 +1,14 @@
 """Hold one generator of all labels and its discriminator while they are trained."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 from models.augment import Variations, draw, vary
 from models.averages import SHARES, Average
-from models.config import HybridConfig
+from models.compiling import Judge, compiled
+from models.config import MIN_VALIDATION_IMAGES, HybridConfig
 from models.data import slices
 from models.data.slices import Slices
 from models.guard import Order
@@ -43,7 +43,6 @@ _RARE, _RARE_EXTRA = 100, 0.2
 """A label with fewer images is varied so much more often."""
 _FIXED = ((300, 0.6), (2_000, 0.4), (math.inf, 0.2))
 """Fewer images than this -> the probability, where no validation split tells."""
-_FEWEST_VALIDATION = 20
 _RAMP = 0.05
 """Share of the run over which variations may come in."""
 _WARM_UP = 0.01
@@ -65,12 +64,8 @@ _NAMELESS_SHARE, _NAMELESS_RATE = 0.05, 0.3
 """For so much of the run, a label that got lost loses its name in so many pairs."""
 
 
-_COMPILER = "inductor"
 _TOLERANCE, _HALF_TOLERANCE = 1e-4, 0.1
 """Of gradients that were computed in another order, in float32 and bfloat16."""
-
-_Judge = Callable[[Tensor, Tensor, Variations, bool], tuple[Tensor, Tensor]]
-"""From images, labels, variations and whether in bfloat16 to logits and squared slopes."""
 
 
 class ConditionalTrainee:
@@ -115,7 +110,7 @@ class ConditionalTrainee:
             [extra if len(rows) < _RARE else 0.0 for rows in self._members] + [0.0],
             device=device,
         )
-        self._judge_steeply: _Judge = self._logits_and_slopes
+        self._judge_steeply: Judge = self._logits_and_slopes
         self.generator, self.discriminator = networks
         for network in (self.generator, self.discriminator):
             network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -226,38 +221,19 @@ class ConditionalTrainee:
     def compile(self) -> str:
         """Compile the discriminator's step, unless that changes its gradients; say what was done.
 
-        It has been seen to lose the derivative of the penalties without a word, so one of them is
-        compared first.
+        It is done anew in every process, so a run that is resumed is the same only up to rounding.
         """
-        compiled = torch.compile(
-            self._logits_and_slopes, backend=_COMPILER, fullgraph=True, dynamic=False
-        )
-        try:
-            difference = self._difference(compiled)
-        except RuntimeError as error:  # what the compilers raise is one
-            return f"not compiled: {type(error).__name__}"
-        if not difference <= (_HALF_TOLERANCE if self._is_half else _TOLERANCE):
-            return f"not compiled: it would change gradients by {difference:.2g} of their size"
-        self._judge_steeply = compiled
-        return f"compiled; gradients agree to {difference:.1g} of their size"
-
-    def _difference(self, compiled: _Judge) -> float:
-        """Return by how much of its norm a gradient of logits and slopes differs if `compiled`."""
-        count, side = 2 * self._config.batch_size // self._ranks.count, self._config.image_size
+        config, count = self._config, 2 * self._config.batch_size // self._ranks.count
         random = torch.Generator(self._device).manual_seed(self._seed)
-        shape = (count, self._config.planes, side, side)
+        shape = (count, config.planes, config.image_size, config.image_size)
         images = torch.rand(shape, generator=random, device=self._device) * 2 - 1
         labels = torch.arange(count, device=self._device) % (len(self.labels) + 1)
         arguments = (images, labels, draw(images, 0.5, random), self._is_half)
-        parameters = list(self.discriminator.parameters())
-
-        def gradient(judge: _Judge) -> Tensor:
-            logits, slopes = judge(*arguments)
-            found = torch.autograd.grad(logits.mean() + slopes.mean(), parameters)
-            return torch.cat([one.flatten() for one in found])
-
-        expected = gradient(self._logits_and_slopes)
-        return float((gradient(compiled) - expected).norm() / expected.norm())
+        tolerance = _HALF_TOLERANCE if self._is_half else _TOLERANCE
+        judge = self._logits_and_slopes
+        function, message = compiled(judge, arguments, self.discriminator.parameters(), tolerance)
+        self._judge_steeply = function or judge
+        return message
 
     def obey(self, order: Order) -> None:
         """Go on as a guard has ordered; what it says of going back is for the loop to do."""
@@ -267,6 +243,9 @@ class ConditionalTrainee:
         controls[_GAMMA] *= order.gamma
         controls[_ADDED] += order.augmentation
         controls[_FLOAT32] = max(float(controls[_FLOAT32]), float(order.is_float32))
+        if order.is_float32:
+            # What was compiled and tested is another precision.
+            self._judge_steeply = self._logits_and_slopes
         for label in order.lost_labels:
             number = self.labels.index(label)
             self._rates[number] *= _LOST_LABEL_RATE
@@ -314,7 +293,8 @@ class ConditionalTrainee:
     @property
     def _adapts(self) -> bool:
         return (
-            self._config.augmentation is None and len(self._validation_images) >= _FEWEST_VALIDATION
+            self._config.augmentation is None
+            and len(self._validation_images) >= MIN_VALIDATION_IMAGES
         )
 
     @property

@@ -69,7 +69,9 @@ class Release(BaseModel):
     reasons: list[str] = Field(description="Why not.")
     distance: float = Field(description="KID to the validation split.")
     most_distance: float = Field(description="The largest that passes.")
-    floor_ratio: float = Field(description="The distance over that of the training images.")
+    floor_ratio: float | None = Field(
+        description="The distance over that of the training images; null where that is not above 0."
+    )
     recall: float = Field(description="Share of unseen images with a generated one nearby.")
 
 
@@ -88,7 +90,7 @@ class Generator(BaseModel):
     images_seen: int
     best_checkpoint_id: str | None
     release: Release | None = Field(
-        description="Null before the first measurement, and where there was none."
+        description="Null where it was not measured: at first, and if it was imported."
     )
     origin: Origin | None = Field(description="What its archive said, if it was imported.")
     metrics: dict[str, float] = Field(description="The latest point of the history.")

@@ -7,6 +7,7 @@ from app import client
 from app.client import Client, Resource
 
 RUNNING: Resource = {"job": {"id": "job_1", "kind": "ingest", "status": "running"}}
+AWAY: Resource = {"proxy": "says that the service is away"}
 DONE: Resource = {"job": {"id": "job_1", "kind": "ingest", "status": "succeeded"}}
 
 
@@ -20,6 +21,8 @@ def connected(answers: list[Resource | None]) -> Client:
 
     def handle(request: httpx.Request) -> httpx.Response:
         answer = answers.pop(0) if answers else None
+        if answer == AWAY:
+            return httpx.Response(502, text="bad gateway")
         if answer is None:
             raise httpx.ConnectError("refused", request=request)
         return httpx.Response(200, json=answer)
@@ -31,7 +34,7 @@ def connected(answers: list[Resource | None]) -> Client:
 
 def test_a_lost_poll_does_not_end_the_watch() -> None:
     seen: list[str] = []
-    made = connected([RUNNING, None, None, RUNNING, None, DONE])
+    made = connected([RUNNING, None, AWAY, RUNNING, None, DONE])
     assert made.follow("/v1/datasets/ds_1", lambda job: seen.append(job["status"])) == DONE
     assert seen == ["running", "running", "succeeded"]
 

@@ -16,6 +16,7 @@ from models.config import HybridConfig
 from models.data import slices
 from models.data.slices import Slices
 from models.exchange import METADATA_KEY
+from models.guard import Order
 from models.networks import build
 from models.progress import Silent, Stopped
 from models.run_folder import TrainSpec, UserError
@@ -298,7 +299,7 @@ def test_variations_come_in_over_the_first_twentieth_of_a_run(
 
 @pytest.mark.parametrize("planes", [1, 2])
 def test_a_compiled_step_is_the_same_step(planes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("models.trainees.conditional._COMPILER", "aot_eager")
+    monkeypatch.setattr("models.compiling._BACKEND", "aot_eager")
     config, images = tiny(has_masks=planes > 1), data(planes=planes).images
     plain, compiled = trainee(config), trainee(config)
     assert compiled.compile().startswith("compiled; gradients agree to")
@@ -315,6 +316,29 @@ def missing(_graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[...
     raise RuntimeError("there is no C++ compiler")
 
 
+def test_a_compiler_that_loses_the_derivative_of_the_penalties_is_found_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def losing(judge: Callable[..., tuple[Tensor, Tensor]], **_options: object) -> object:
+        def judged(*arguments: object) -> tuple[Tensor, Tensor]:
+            logits, slopes = judge(*arguments)
+            return logits, slopes.detach() + 0 * logits[:, 0]
+
+        return judged
+
+    monkeypatch.setattr("torch.compile", losing)
+    assert trainee().compile() == "not compiled: it would change gradients by 1 of their size"
+
+
+def test_float32_on_order_leaves_what_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.compiling._BACKEND", "aot_eager")
+    made = trainee()
+    made.compile()
+    assert made._judge_steeply != made._logits_and_slopes
+    made.obey(Order("undefined", "", is_float32=True))
+    assert made._judge_steeply == made._logits_and_slopes
+
+
 @pytest.mark.parametrize(
     ("compiler", "reason"),
     [(scaling, "it would change gradients by 0.1"), (missing, "BackendCompilerFailed")],
@@ -322,7 +346,7 @@ def missing(_graph: torch.fx.GraphModule, _inputs: list[Tensor]) -> Callable[...
 def test_what_cannot_be_compiled_rightly_is_left(
     compiler: object, reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.trainees.conditional._COMPILER", compiler)
+    monkeypatch.setattr("models.compiling._BACKEND", compiler)
     made = trainee()
     message = made.compile()
     assert message.startswith("not compiled: ")
@@ -336,7 +360,7 @@ def test_a_run_tells_whether_it_was_compiled(
     recorder: "type[Recorder]",
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("models.trainees.conditional._COMPILER", missing)
+    monkeypatch.setattr("models.compiling._BACKEND", missing)
     write_pack(tmp_path / "packed.safetensors", {"a": 10, "b": 10})
     config = tiny(is_compiled=True, total_images=8)
     progress = recorder()

@@ -6,8 +6,9 @@ import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from models.config import MIN_VALIDATION_IMAGES as FEWEST
 from models.data.slices import Slices
-from models.live import FEWEST, Draw, Live
+from models.live import Draw, Live
 
 CPU = torch.device("cpu")
 NAMES = ("a", "b")

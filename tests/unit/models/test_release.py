@@ -51,6 +51,12 @@ def test_every_reason_is_given_and_how_far_above_real_images_it_is() -> None:
     assert judged.floor_ratio == 6.0
 
 
+def test_a_floor_that_is_not_above_zero_has_no_ratio() -> None:
+    judged = judge(GOOD | {"all/kid_floor": -0.01})
+    assert judged is not None
+    assert judged.floor_ratio is None
+
+
 @pytest.mark.parametrize("name", GOOD)
 def test_what_was_not_measured_is_not_judged(name: str) -> None:
     assert judge({key: value for key, value in GOOD.items() if key != name}) is None
