@@ -174,13 +174,18 @@ def _train(
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGTERM)  # it saves and leaves
         process.wait()
+    if process.returncode:
+        raise SystemExit(f"the training ended with exit status {process.returncode}; see above")
     result: dict[str, object] = json.loads((folder / "result.json").read_text())
     return result
 
 
 def _score(folder: Path, path: Path, where: torch.device) -> dict[str, object]:
     """Score the images of the last checkpoint against the holdout, and leave a picture of them."""
-    last = max((folder / "checkpoints").glob("step-*"))
+    saved = sorted((folder / "checkpoints").glob("step-*"))
+    if not saved:
+        raise SystemExit("the time was over before the first step: call again, with more --minutes")
+    last = saved[-1]
     weights = checkpoint.load_weights(last / checkpoint.WEIGHTS, where)
     pack = open_pack(path)
     size = pack.side_px

@@ -20,13 +20,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import PRESETS, HybridConfig
+from models.config import MIN_VALIDATION_IMAGES, PRESETS, HybridConfig
 from models.data.packing import TRAIN, VALIDATION, Pack, PackWriter, open_pack
 from models.run_folder import TrainSpec
 
 RESULTS = Path(__file__).with_suffix(".json")
 _SIZES = (100, 200, 400, 1000)
-_FEWEST_VALIDATION, _VALIDATION_SHARE = 20, 1 / 8
+_VALIDATION_SHARE = 1 / 8
 
 
 def main() -> int:
@@ -34,12 +34,12 @@ def main() -> int:
     options = _options()
     pack = open_pack(options.data)
     known = json.loads(options.results.read_text()) if options.results.exists() else {}
-    wanted = [
+    asked = [
         (f"{pack.digest[:12]}/{options.images}/{count}/{seed}", count, seed)
         for seed in range(options.runs // len(_SIZES))
         for count in _SIZES
     ]
-    wanted = [one for one in wanted if one[0] not in known]
+    wanted = [one for one in asked if one[0] not in known]
     running: list[tuple[str, Path, float, subprocess.Popen[bytes]]] = []
     with tempfile.TemporaryDirectory() as root:
         while wanted or running:
@@ -60,8 +60,9 @@ def main() -> int:
                 running.append((key, folder, time.monotonic(), process))
             else:
                 time.sleep(1)
-    passed = sum(bool((one["release"] or {}).get("is_passed")) for one in known.values())
-    print(f"{passed} of {len(known)} runs ended in a generator that can be used")
+    releases = [known[key]["release"] or {} for key, _, _ in asked]
+    passed = sum(bool(one.get("is_passed")) for one in releases)
+    print(f"{passed} of {len(asked)} runs ended in a generator that can be used")
     return 0
 
 
@@ -72,14 +73,17 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--images", type=int, default=6000, help="shown to the discriminator")
     parser.add_argument("--processes", type=int, default=2, help="runs side by side")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.runs % len(_SIZES):
+        parser.error(f"--runs is a multiple of {len(_SIZES)}, one for each size of the subset")
+    return options
 
 
 def _prepare(folder: Path, pack: Pack, count: int, seed: int, images: int) -> None:
     """Write the run folder of one training, with a pack of its own."""
     folder.mkdir()
     random = np.random.default_rng([seed, count])
-    validation_count = max(_FEWEST_VALIDATION, round(_VALIDATION_SHARE * count))
+    validation_count = max(MIN_VALIDATION_IMAGES, round(_VALIDATION_SHARE * count))
     chosen = {
         TRAIN: _some(pack, TRAIN, count, random),
         VALIDATION: _some(pack, VALIDATION, validation_count, random),
@@ -107,18 +111,21 @@ def _prepare(folder: Path, pack: Pack, count: int, seed: int, images: int) -> No
 
 
 def _some(pack: Pack, split: int, count: int, random: np.random.Generator) -> NDArray[np.int64]:
-    """Return rows of whole patients of a split, in random order, until there are `count`."""
+    """Return `count` rows of a split, patient by patient in random order, the last one in part."""
     of_split = np.flatnonzero(pack.splits == split)
     order = random.permutation(np.unique(pack.groups[of_split]))
     places = {group: place for place, group in enumerate(order.tolist())}
     ranks = np.array([places[group] for group in pack.groups[of_split].tolist()])
     rows: NDArray[np.int64] = of_split[np.argsort(ranks, kind="stable")][:count]
+    if len(rows) < count:
+        raise SystemExit(f"the pack has {len(rows)} images in a split; {count} are needed")
     return rows
 
 
 def _ended(folder: Path, status: int, wall_s: float) -> dict[str, object]:
     result = json.loads((folder / "result.json").read_text()) if status == 0 else {}
-    lines = (folder / "events.jsonl").read_text().splitlines()
+    events = folder / "events.jsonl"
+    lines = events.read_text().splitlines() if events.exists() else []
     messages = [one["data"] for one in map(json.loads, lines) if one["type"] == "message"]
     detail = result.get("detail") or {}
     return {
