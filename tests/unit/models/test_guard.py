@@ -40,7 +40,7 @@ def tick(
 def improving(state: GuardState, ticks: int) -> list[Order]:
     orders = []
     for number in range(ticks):
-        orders += tick(state, 0.02 * number, all__kid=1 / (number + 1), all__kid_high=0)
+        orders += tick(state, 0.02 * number, all__kid=1 / (number + 1))
     return orders
 
 
@@ -104,7 +104,7 @@ def test_winning_while_the_images_get_better_is_no_fault() -> None:
     state = GuardState()
     for number in range(30):
         steps(state, 5, right_pairs=1.0)
-        assert tick(state, 0.01 * number, all__kid=1 / (number + 1), all__kid_high=0) == []
+        assert tick(state, 0.01 * number, all__kid=1 / (number + 1)) == []
 
 
 def test_a_discriminator_that_sleeps_is_woken() -> None:
@@ -167,9 +167,16 @@ def test_a_lost_label_is_shown_more_often_once() -> None:
 def test_a_fifth_of_the_run_without_progress_ends_it() -> None:
     state = GuardState()
     tick(state, 0.1)
-    assert tick(state, 0.29, all__kid=0.45) == [], "better, but within the interval"
+    assert tick(state, 0.29, all__kid=0.46) == [], "nearer, but by less than a tenth"
     (order,) = tick(state, 0.31, all__kid=0.5)
     assert (order.rule, order.do) == ("plateau", Do.STOP)
+
+
+def test_slow_progress_is_progress_though_it_stays_within_the_interval() -> None:
+    state = GuardState()
+    for number in range(20):
+        distance = 0.5 * 0.95**number
+        assert tick(state, 0.1 + 0.04 * number, all__kid=distance, all__kid_high=1.8) == []
 
 
 def test_what_is_remembered_survives_being_written_down() -> None:
