@@ -115,7 +115,7 @@ def test_batch_of_a_generator_that_is_not_fit_says_so(
 ) -> None:
     generator = post(counts={"glioma": 1}).json()["generator_id"]
     assert api.get(f"/v1/generators/{generator}").json()["release"] is None
-    values = {"all/kid": 3.0, "all/kid_noise": 4.0, "all/kid_floor": 0.5, "all/kid_floor_high": 1.0}
+    values = {"all/kid": 3.0, "all/kid_noise": 4.0, "all/kid_floor": 0.5}
     with parts.database.transaction() as session:
         point = session.scalars(select(HistoryPoint)).one()
         point.values = {**values, "all/recall": 0.2}
