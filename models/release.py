@@ -1,7 +1,7 @@
 """Decide from what was measured live whether a checkpoint's images may be used; no torch.
 
-A distance alone says little: it is held against that of training images which noise has spoiled, and
-against that of the training images themselves, all to the same unseen images.
+A distance alone says little: it is held against that of training images under noise, and of the
+training images themselves, all to the same unseen images.
 """
 
 from collections.abc import Mapping
