@@ -458,6 +458,7 @@ def one_thread() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("one_thread")
+@pytest.mark.slow
 def test_generated_masks_lie_where_the_generated_discs_do() -> None:
     config = tiny(has_masks=True, augmentation=0.0, gamma=0.25, batch_size=8, learning_rate=4e-3)
     train = discs(256)
