@@ -125,7 +125,7 @@ class Client:
             try:
                 resource = self.get(path)
             except (httpx.TransportError, ServiceError) as failure:
-                if getattr(failure, "status", 503) not in _AWAY:
+                if isinstance(failure, ServiceError) and failure.status not in _AWAY:
                     raise
                 lost_s = lost_s or time.monotonic()
                 if time.monotonic() - lost_s > PATIENCE_S:

@@ -2,9 +2,9 @@
 
 Three weights start from the same networks and see the same images in the same order. After half
 of the race the one that is farthest from unseen images drops out, and after the other half the
-training goes on from the nearer of the two. Which weight is best differs by a factor of hundreds
-between datasets (Karras et al. 2020, https://arxiv.org/abs/2006.06676, appendix C; Huang et al.
-2024, https://arxiv.org/abs/2501.05441, appendix D).
+training goes on from the nearer of the two. Published weights reach from 0.4 (Karras et al. 2020,
+https://arxiv.org/abs/2006.06676) to 150 (Huang et al. 2024, https://arxiv.org/abs/2501.05441), each
+chosen by hand for its dataset. The form of the race is our own.
 """
 
 from typing import Protocol

@@ -47,8 +47,10 @@ def judge(values: Mapping[str, float]) -> Release | None:
     most = max(MOST_OF_NOISE * noise, MOST_OF_FLOOR * floor)
     reasons = []
     if distance > most:
-        reasons.append(f"the images are too far from unseen real ones: KID {distance:.3g}")
-        reasons[0] += f", and more than {most:.3g} is refused"
+        reasons.append(
+            f"the images are too far from unseen real ones: KID {distance:.3g},"
+            f" and more than {most:.3g} is refused"
+        )
     if recall < LEAST_RECALL:
         reasons.append(f"the images are too much alike: recall {recall:.3f}, below {LEAST_RECALL}")
     return Release(

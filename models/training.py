@@ -52,8 +52,8 @@ def train(
 
     Raises:
         Stopped: after saving, when `progress` says so.
-        UserError: for too few images, an unusable pack or checkpoint, no masks, no CUDA, or
-            divergence.
+        UserError: for too few images, an unusable pack or checkpoint, no masks, no CUDA,
+            divergence, data that cannot be learnt, or processes that cannot share it.
     """
     config = spec.config
     where = device.choose(spec.device, spec.threads)
