@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# One process a core, each with one thread and servers of its own.
+TOGETHER := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+test: export OMP_NUM_THREADS := 1
 
 .PHONY: help
 help: ## Show this list.
@@ -27,7 +30,7 @@ up: $(INSTALLED) ## Run the service until Ctrl-C.
 
 .PHONY: test
 test: $(INSTALLED) ## Run unit, integration and end-to-end tests against real servers.
-	$(BIN)/pytest
+	$(BIN)/pytest $(TOGETHER)
 
 .PHONY: test-faults
 test-faults: $(INSTALLED) ## Break the running service in every way that we know, and audit what is left.
