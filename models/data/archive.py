@@ -198,8 +198,14 @@ def _read_zip(path: Path, config: IngestConfig, wanted: Wanted) -> Iterator[Entr
             return
         # `is_dir` fails for an entry without a name.
         infos = [info for info in archive.infolist() if not info.filename.endswith("/")]
-        for index, info in enumerate(infos):
-            entry = _entry(info.filename, index / len(infos))
+        # What lies behind is let go, so that memory does not grow while its images come.
+        archive.filelist.clear()
+        archive.NameToInfo.clear()
+        infos.reverse()
+        count = len(infos)
+        while infos:
+            info = infos.pop()
+            entry = _entry(info.filename, 1 - (len(infos) + 1) / count)
             is_read = not entry.fault and wanted(entry.path)
             yield _read_zip_entry(archive, info, entry, config) if is_read else entry
 

@@ -96,6 +96,10 @@ class Decoders(Generic[Ticket]):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the children; nothing can be decoded after it."""
         self._pool.shutdown(cancel_futures=True)
         if self._spare is not None:
             self._spare.shutdown(cancel_futures=True)

@@ -20,17 +20,17 @@ _FAR = 64 * _WORDS + 1
 
 
 def group_images(
-    fingerprints: Sequence[bytes],
+    fingerprints: NDArray[np.uint8],
     near_bits: int,
     max_share: float,
     keys: Sequence[str | None] | None = None,
 ) -> NDArray[np.int64]:
     """Return a group for each image, numbered by first appearance.
 
-    A fingerprint is one or more 256-bit hashes: of the image as it is, then of the image turned and
-    mirrored; two images are as far apart as the nearest of these. `keys` say who belongs together
-    (a patient, a volume): they are joined first, and two of them only where they show the same
-    picture.
+    A fingerprint, a row of (N, 32 k) bytes, is k 256-bit hashes: of the image as it is, then of the
+    image turned and mirrored; two images are as far apart as the nearest of these. `keys` say who
+    belongs together (a patient, a volume): they are joined first, and two of them only where they
+    show the same picture.
 
     Single linkage joins images at most `near_bits` apart. It chains: on real slices one cluster
     swallows a quarter of the data before neighbours are together. So the links of the minimum
@@ -77,7 +77,7 @@ def number_by_appearance(values: Sequence[int]) -> NDArray[np.int64]:
 
 
 def distances_across(
-    fingerprints: Sequence[bytes], is_first: Sequence[bool] | NDArray[np.bool_]
+    fingerprints: NDArray[np.uint8], is_first: Sequence[bool] | NDArray[np.bool_]
 ) -> NDArray[np.int32]:
     """Return, for each image that is not of the first side, the bits to the nearest that is."""
     words, variants = _words(fingerprints)
@@ -91,10 +91,9 @@ def distances_across(
     )
 
 
-def _words(fingerprints: Sequence[bytes]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
+def _words(fingerprints: NDArray[np.uint8]) -> tuple[NDArray[np.uint64], NDArray[np.uint64]]:
     """Return the hashes as they are, (4, N), and all variants of each, (variants, 4, N)."""
-    count = len(fingerprints)
-    words = np.frombuffer(b"".join(fingerprints), np.uint64).reshape(count, -1, _WORDS)
+    words = fingerprints.view(np.uint64).reshape(len(fingerprints), -1, _WORDS)
     variants = np.ascontiguousarray(words.transpose(1, 2, 0))
     return variants[0], variants
 
@@ -110,7 +109,7 @@ def _distances(words: NDArray[np.uint64], variants: NDArray[np.uint64]) -> NDArr
     return nearest.astype(np.int32)
 
 
-def _spanning_tree(fingerprints: Sequence[bytes]) -> list[tuple[int, int, int]]:
+def _spanning_tree(fingerprints: NDArray[np.uint8]) -> list[tuple[int, int, int]]:
     """Return the `(bits, a, b)` links of a minimum spanning tree by Hamming distance.
 
     Prim's algorithm on the complete graph: O(N^2) time and O(N) memory, whatever the data.

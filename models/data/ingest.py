@@ -2,15 +2,13 @@
 
 import hashlib
 import json
-import time
+import tempfile
 import zipfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import JsonValue
 
 from models.config import IngestConfig, LabelSource
 from models.data import certificate, deidentify
@@ -28,18 +26,19 @@ from models.data.decoding import (
     Task,
 )
 from models.data.grouping import distances_across, group_images, number_by_appearance
-from models.data.judging import VOLUME_KEY, Judge, Ticket, by_file
+from models.data.judging import VOLUME_KEY, Judge, Ticket
 from models.data.layout import Layout, find_manifest, lay_out
 from models.data.masks import Masks
 from models.data.packing import SPLITS, TRAIN, PackWriter
 from models.data.raw_slices import RawSlice
+from models.data.records import write_files, write_images
+from models.data.reporting import Reporter
 from models.data.splits import dataset_digest, split_groups
 from models.data.volumes import Volumes
-from models.progress import Progress, Stopped
+from models.progress import Progress
 from models.run_folder import (
     SIXTEEN_BITS,
     FileVerdict,
-    ImageRecord,
     IngestSpec,
     IngestSummary,
     write_json,
@@ -47,11 +46,6 @@ from models.run_folder import (
 
 SMALL_ARCHIVE_BYTES = 4 << 20
 """Below this a second decoding process takes longer to start than it saves."""
-REPORT_PERIOD_S = 1.0
-GROUPING_S = 30e-9
-"""Seconds for each pair of images, on one core: enough for an estimate of the end."""
-SLICE_S = 4e-3
-"""Seconds to make an image of a slice, likewise."""
 
 
 def ingest(run_dir: Path, spec: IngestSpec, progress: Progress) -> IngestSummary:
@@ -69,7 +63,7 @@ def ingest(run_dir: Path, spec: IngestSpec, progress: Progress) -> IngestSummary
     outputs.mkdir(parents=True, exist_ok=True)
     archive = run_dir / spec.archive
     with ExitStack() as stack:
-        run = _Ingest(outputs, spec, _Reporter(progress), archive.stat().st_size, stack)
+        run = _Ingest(outputs, spec, Reporter(progress), archive.stat().st_size, stack)
         run.read_files(archive)
         run.make_slices()
         return run.seal()
@@ -90,7 +84,7 @@ class _Ingest:
         self,
         outputs: Path,
         spec: IngestSpec,
-        reporter: "_Reporter",
+        reporter: Reporter,
         archive_bytes: int,
         stack: ExitStack,
     ) -> None:
@@ -122,7 +116,9 @@ class _Ingest:
         self._lines = stack.enter_context(self._partial.open("w", encoding="utf-8"))
         self._sixteen = stack.enter_context(zipfile.ZipFile(outputs / SIXTEEN_BITS, "w"))
         self._has_sixteen = False
-        self._judge = Judge(packs, config)
+        # Fingerprints are most of what is kept of an image, and needed at the end.
+        fingerprints = tempfile.TemporaryFile(dir=outputs)  # noqa: SIM115 - closed with `stack`
+        self._judge = Judge(packs, config, stack.enter_context(fingerprints))
 
     def read_files(self, archive: Path) -> None:
         """Decode every file; single pictures are done then, slices wait for their volume."""
@@ -232,10 +228,11 @@ class _Ingest:
     def seal(self) -> IngestSummary:
         """Group and split the accepted images, close the packs and write all lists."""
         judge = self._judge
+        self._decoders.close()
         if not judge.accepted:
             # Why each file was refused is what the user needs then.
             self._lines.close()
-            _write_files(self._partial, self._outputs / "files.jsonl", judge)
+            write_files(self._partial, self._outputs / "files.jsonl", judge)
         judge.drop_personal_labels()
         judge.match_masks(self._masks)
         judge.check()
@@ -248,8 +245,8 @@ class _Ingest:
             (self._outputs / SIXTEEN_BITS).unlink()
         summary = self._summary(digest)
         self._lines.close()
-        _write_files(self._partial, self._outputs / "files.jsonl", judge)
-        _write_images(self._outputs / "images.jsonl", judge)
+        write_files(self._partial, self._outputs / "files.jsonl", judge)
+        write_images(self._outputs / "images.jsonl", judge)
         document = certificate.document(judge, summary, self._config, across)
         write_json(self._outputs / "certificate.json", document)
         return summary
@@ -258,8 +255,9 @@ class _Ingest:
         """Divide the images by group; return what is nearly the same on both sides."""
         images = self._judge.accepted
         # A canonical order, so that ties fall alike in every archive of the same images.
-        canonical = sorted(images, key=lambda image: image.sha256)
-        fingerprints = [image.fingerprint for image in canonical]
+        order = sorted(range(len(images)), key=lambda at: images[at].sha256)
+        canonical = [images[at] for at in order]
+        fingerprints = self._judge.all_fingerprints()[order]
         config = self._config
         keys = [
             deidentify.pseudonym(self._key, "group", image.key) if image.key else None
@@ -285,8 +283,8 @@ class _Ingest:
         images = self._judge.accepted
         names = sorted({image.label for image in images})
         has_masks = any(image.masks for image in images)
-        for size, pack in self._judge.packs.items():
-            packed = [image for image in images if size in image.rows]
+        for at, (size, pack) in enumerate(self._judge.packs.items()):
+            packed = [image for image in images if image.rows[at] is not None]
             pack.seal(
                 [names.index(image.label) for image in packed],
                 [image.group for image in packed],
@@ -335,109 +333,5 @@ def _lay_out(archive: Path, config: IngestConfig) -> Layout:
     return lay_out(paths, manifest, content)
 
 
-class _Reporter:
-    """Tell the progress about once a second, and raise when asked to stop."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress, self._last_s, self._data = progress, 0.0, (0, 0.0)
-        self._started: tuple[float, int, float] | None = None
-        self._rest_s = 0.0
-
-    def obey(self) -> None:
-        if self._progress.should_stop():
-            raise Stopped
-
-    def read(self, step: int, fraction: float, slice_count: int) -> None:
-        """Tell how much of the archive was read, and how many slices wait for their volume."""
-        self._rest_s = SLICE_S * slice_count / max(fraction, 1e-6)
-        self._go_on(step, fraction, "reading and converting the images")
-
-    def made(self, step: int, total: int) -> None:
-        """Tell how many slices were made into images."""
-        if step == 1:
-            self._started = None
-        self._rest_s = 0.0
-        self._go_on(step, step / total, "making images of the slices of volumes")
-
-    def _go_on(self, step: int, fraction: float, message: str) -> None:
-        self.obey()
-        self._data = (step, fraction)
-        if self._started is None:  # the start of the decoders says nothing about their speed
-            self._started = (time.monotonic(), step, fraction)
-        if time.monotonic() - self._last_s >= REPORT_PERIOD_S:
-            self.say(message)
-
-    def say(self, message: str) -> None:
-        self.obey()
-        self._last_s = time.monotonic()
-        step, fraction = self._data
-        total_steps = round(step / fraction) if fraction else step
-        self._progress.event(
-            "progress",
-            {
-                "fraction": fraction,
-                "step": step,
-                "total_steps": total_steps,
-                **self._speed(step, fraction, total_steps),
-                "message": message,
-            },
-        )
-
-    def _speed(self, step: int, fraction: float, total_steps: int) -> dict[str, JsonValue]:
-        """Return how fast it goes, and when it will be done if it goes on like this."""
-        started_s, first_step, first_fraction = self._started or (self._last_s, step, fraction)
-        elapsed_s, gone = self._last_s - started_s, fraction - first_fraction
-        if not elapsed_s or not gone:
-            return {"images_per_second": None, "eta_s": None}
-        return {
-            "images_per_second": (step - first_step) / elapsed_s,
-            "eta_s": elapsed_s * (1 - fraction) / gone + self._rest_s + GROUPING_S * total_steps**2,
-        }
-
-
 def _pack(outputs: Path, size: int, config: IngestConfig) -> PackWriter:
     return PackWriter(outputs / f"packed-{size}.safetensors", size, config.max_labels)
-
-
-def _write_files(partial: Path, final: Path, judge: Judge) -> None:
-    """Complete the verdicts, now that slices, groups and splits are known."""
-    images = dict(by_file(judge.accepted))
-    with partial.open(encoding="utf-8") as lines, final.open("w", encoding="utf-8") as out:
-        for line in lines:
-            verdict = judge.settled(FileVerdict.model_validate_json(line))
-            own = images.get(verdict.index, [])
-            if own:
-                # Slices of a volume belong to one group and may differ in their label.
-                labels = {image.label for image in own}
-                update = {
-                    "group": own[0].group,
-                    "split": SPLITS[own[0].split] if own[0].split >= 0 else None,
-                    "label": labels.pop() if len(labels) == 1 else None,
-                    "width": own[0].size_px[0],
-                    "height": own[0].size_px[1],
-                }
-                verdict = verdict.model_copy(update=update)
-            out.write(verdict.model_dump_json() + "\n")
-    partial.unlink()
-
-
-def _write_images(path: Path, judge: Judge) -> None:
-    with path.open("w", encoding="utf-8") as out:
-        for index, image in enumerate(judge.accepted):
-            record = ImageRecord(
-                index=index,
-                file_index=image.file_index,
-                slice_number=image.slice_number,
-                label=image.label,
-                group=image.group,
-                split=SPLITS[image.split],
-                sha256=image.sha256,
-                width=image.size_px[0],
-                height=image.size_px[1],
-                rows={str(size): row for size, row in image.rows.items()},
-                mask_area_px=image.mask_area_px,
-                plane=image.plane,
-                spacing_mm=image.spacing_mm,
-                window=image.window,
-            )
-            out.write(record.model_dump_json() + "\n")

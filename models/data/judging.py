@@ -1,9 +1,14 @@
 """Give each file of an archive its verdict, and remember of its images what is needed later."""
 
+import io
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import IO
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import JsonValue
 
 from models.config import IngestConfig, LabelSource
@@ -48,12 +53,12 @@ class Accepted:
     key: str | None
     sha256: str
     size_px: tuple[int, int]
-    fingerprint: bytes
-    rows: dict[int, int]
+    rows: tuple[int | None, ...]
+    """In the packs, in the order of their sizes; None where it is too small for one."""
     plane: str | None = None
     spacing_mm: tuple[float, float] | None = None
     window: dict[str, JsonValue] | None = None
-    masks: list[tuple[str, int]] = field(default_factory=list)
+    masks: tuple[tuple[str, int], ...] = ()
     mask_area_px: int | None = None
     is_label_given: bool = False
     group: int = -1
@@ -76,6 +81,8 @@ class Judge:
 
     packs: dict[int, PackWriter]
     config: IngestConfig
+    fingerprints: IO[bytes] = field(default_factory=io.BytesIO)
+    """Of the accepted images, one after another."""
     accepted: list[Accepted] = field(default_factory=list)
     reasons: Counter[str] = field(default_factory=Counter)
     quarantined: Counter[str] = field(default_factory=Counter)
@@ -87,6 +94,7 @@ class Judge:
     empty_count: int = 0
     volumes: dict[int, _Volume] = field(default_factory=dict)
     _first_index: dict[str, int] = field(default_factory=dict)
+    _sizes_px: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
     _personal: set[str] = field(default_factory=set)
     _impersonal: set[str] = field(default_factory=set)
 
@@ -186,21 +194,23 @@ class Judge:
                 "slope": image.deep_scale[0],
                 "intercept": image.deep_scale[1],
             }
-        rows = {size: self.packs[size].append(square) for size, square in image.squares.items()}
+        squares = ((pack, image.squares.get(size)) for size, pack in self.packs.items())
+        rows = tuple(None if square is None else pack.append(square) for pack, square in squares)
+        size_px = (image.width, image.height)
+        self.fingerprints.write(image.fingerprint)
         self.accepted.append(
             Accepted(
                 file_index=ticket.index,
                 slice_number=number,
-                label=ticket.part.label or UNLABELLED,
+                label=sys.intern(ticket.part.label or UNLABELLED),
                 key=key,
                 sha256=image.sha256,
-                size_px=(image.width, image.height),
-                fingerprint=image.fingerprint,
+                size_px=self._sizes_px.setdefault(size_px, size_px),
                 rows=rows,
                 plane=ticket.part.plane or (raw.plane if raw else None),
                 spacing_mm=raw.spacing_mm if raw else None,
                 window=window,
-                masks=[(path, number) for path in ticket.part.masks],
+                masks=tuple((path, number) for path in ticket.part.masks),
                 is_label_given=ticket.part.is_label_given,
             )
         )
@@ -210,13 +220,19 @@ class Judge:
             index=ticket.index, name=ticket.entry.name, verdict=verdict, reason=reason
         )
 
+    def all_fingerprints(self) -> NDArray[np.uint8]:
+        """Return the fingerprints of the accepted images, a row each."""
+        self.fingerprints.seek(0)
+        every = np.frombuffer(self.fingerprints.read(), np.uint8)
+        return every.reshape(len(self.accepted), -1)
+
     def match_masks(self, masks: Masks) -> None:
         """Give each image its mask, and from it the label where that was asked for."""
         for image in self.accepted:
             areas = {place: masks.area_px(*place, image.size_px) for place in image.masks}
             if None in areas.values():
                 self.remarks["its mask could not be used, or has another size"] += 1
-            image.masks = [place for place, area in areas.items() if area is not None]
+            image.masks = tuple(place for place, area in areas.items() if area is not None)
             if image.masks:
                 image.mask_area_px = sum(area for area in areas.values() if area is not None)
             if self.config.labels is LabelSource.MASK and image.mask_area_px is not None:

@@ -1,6 +1,7 @@
 """Keep masks, which come before or after their images, on disk until both are there."""
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -54,7 +55,7 @@ class Masks:
         kept = self._kept.get((path, number))
         return kept.area_px if kept and (kept.width, kept.height) == size_px else None
 
-    def bits(self, places: list[tuple[str, int]], side_px: int) -> bytes:
+    def bits(self, places: Sequence[tuple[str, int]], side_px: int) -> bytes:
         """Return what any of some masks marks, as packed bits of a square."""
         at = self._sizes.index(side_px)
         union = np.zeros(side_px**2 // 8, np.uint8)

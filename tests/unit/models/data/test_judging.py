@@ -1,3 +1,6 @@
+import hashlib
+import tempfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -143,9 +146,33 @@ def test_too_many_labels_are_refused() -> None:
         one.check()
 
 
+def test_little_is_kept_of_an_image() -> None:
+    count = 2000
+    with tempfile.TemporaryFile() as fingerprints:
+        one = Judge({}, IngestConfig(), fingerprints)
+        tracemalloc.start()
+        try:
+            for at in range(count):
+                digest = hashlib.sha256(str(at).encode()).hexdigest()
+                one.picture(ticket(at, label=b"glioma".decode()), image(digest))
+            kept_bytes = tracemalloc.get_traced_memory()[0]
+        finally:
+            tracemalloc.stop()
+    assert kept_bytes / count < 700
+
+
+def test_fingerprints_are_rows_in_the_order_of_the_images() -> None:
+    one = judge()
+    for at in range(3):
+        decoded = Decoded(str(at), 64, 64, bytes([at]) * 256, {})
+        one.picture(ticket(at), decoded)
+        one.picture(ticket(10 + at), decoded)  # a duplicate has none
+    assert one.all_fingerprints()[:, 0].tolist() == [0, 1, 2]
+
+
 def test_images_are_collected_by_file() -> None:
     images = [
-        Accepted(file_index, 0, "a", None, str(at), (1, 1), b"", {})
+        Accepted(file_index, 0, "a", None, str(at), (1, 1), ())
         for at, file_index in enumerate((4, 2, 4))
     ]
     assert [(index, [one.sha256 for one in own]) for index, own in by_file(images)] == [
