@@ -377,6 +377,9 @@ class ReportProfile(StrEnum):
     """How much a report measures."""
 
     QUICK = "quick"
+    """Integrity and gray levels."""
+    STANDARD = "standard"
+    """Spectrum, fidelity, diversity, copies and disclosure as well."""
 
 
 class ReportConfig(Frozen):
@@ -387,3 +390,6 @@ class ReportConfig(Frozen):
     min_holdout_images: int = Field(50, ge=1, description="Fewer give a grey verdict.")
     min_holdout_groups: int = Field(10, ge=1, description="Fewer give a grey verdict.")
     min_generated_images: int = Field(50, ge=1, description="Fewer give a grey verdict.")
+    max_images: int = Field(
+        4000, ge=100, le=10_000, description="Of a side with more, so many are drawn for features."
+    )

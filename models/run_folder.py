@@ -187,6 +187,7 @@ class ReportSpec(Frozen):
     limits: tuple[str, ...] = Field((), description="What else the report does not show.")
     config: ReportConfig = ReportConfig()
     seed: int = Field(0, ge=0)
+    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")
 
 
 class ExportSpec(Frozen):

@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field
 
 from models.config import Frozen, ReportConfig
+from models.evaluation.thresholds import Thresholds
 
 SCHEMA_VERSION: Literal["1"] = "1"
 
@@ -20,6 +21,20 @@ class Light(StrEnum):
     AMBER = "amber"
     RED = "red"
     GREY = "grey"
+
+
+class Axis(StrEnum):
+    """What a report judges; a profile measures some of them."""
+
+    INTEGRITY = "integrity"
+    INTENSITY = "intensity"
+    SPECTRUM = "spectrum"
+    FIDELITY = "fidelity"
+    DIVERSITY = "diversity"
+    COPIES = "copies"
+    DISCLOSURE = "disclosure"
+    LABELS = "labels"
+    UTILITY = "utility"
 
 
 class Verdict(Frozen):
@@ -40,13 +55,17 @@ class Floor(Frozen):
 class Metric(Frozen):
     """One number, beside what real images score and what a known fault scores."""
 
-    id: str = Field(description="overlap, jensen_shannon_distance or wasserstein_1.")
-    space: str = Field(description="intensity/whole or intensity/foreground.")
+    id: str = Field(description="overlap, kernel_distance, coverage, copy_rate, ...")
+    space: str = Field(description="intensity/whole, spectrum, texture-v1, ...")
     label: str | None = Field(description="null for all labels at the training images' mix.")
-    value: float | None = Field(description="Generated against training images: median of draws.")
-    ci: tuple[float, float] | None = Field(description="5 and 95 % of the draws.")
+    value: float | None = Field(description="Of the generated images: median of draws.")
+    ci: tuple[float, float] | None = Field(
+        description="5 and 95 % of the draws; of copy_rate 95 % after Clopper and Pearson."
+    )
     floor: Floor | None
-    control: float | None = Field(description="The number of a fixed fault: contrast, gamma 1.5.")
+    control: float | None = Field(
+        description="The number of a fixed fault: contrast, blur, collapse."
+    )
     excess: float | None = Field(
         description="(value - floor) / (control - floor): 0 as unseen real images, 1 as the fault."
     )
@@ -64,13 +83,6 @@ class Check(Frozen):
     value: float
     verdict: Light
     reason: str
-
-
-class Verdicts(Frozen):
-    """One verdict for each axis that was measured."""
-
-    integrity: Verdict
-    intensity: Verdict
 
 
 class Uses(Frozen):
@@ -107,13 +119,15 @@ class ReportDocument(Frozen):
 
     schema_version: Literal["1"] = SCHEMA_VERSION
     profile: str
-    verdicts: Verdicts
+    verdicts: dict[Axis, Verdict] = Field(description="Of the axes that the profile measures.")
     uses: Uses
     checks: list[Check]
     metrics: list[Metric]
     limits: list[str]
     method: Method
     config: ReportConfig
+    thresholds: Thresholds
+    spaces: list[str] = Field(description="Feature spaces that images were compared in.")
     counts: Counts
     image_size_px: int
     dataset_digest: str

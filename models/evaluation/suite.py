@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.config import POOLED_LABEL, IngestConfig
+from models.config import POOLED_LABEL, IngestConfig, ReportProfile
 from models.data.archive import read_entries
 from models.data.packing import HOLDOUT, TRAIN, Pack, open_pack
 from models.data.pictures import to_grayscale
 from models.data.rejection import Rejection
 from models.evaluation import integrity
 from models.evaluation.figures import draw_intensity
+from models.evaluation.halves import Side
 from models.evaluation.intensity import (
     CONTROL_GAMMA,
     ImageSet,
@@ -26,6 +27,7 @@ from models.evaluation.intensity import (
     otsu_threshold,
 )
 from models.evaluation.report import (
+    Axis,
     Counts,
     Light,
     Method,
@@ -33,27 +35,38 @@ from models.evaluation.report import (
     ReportDocument,
     Uses,
     Verdict,
-    Verdicts,
 )
+from models.evaluation.thresholds import THRESHOLDS
 from models.progress import Progress, Stopped
 from models.run_folder import ReportSpec, UserError, write_json
 
 POOLED_LIMIT = "One network was trained on all labels: they are compared together, not each."
-LIMITS = (
+QUICK_LIMITS = (
     "Equal distributions of gray levels do not mean similar images: shuffled pixels have them too.",
     "Only exact and mirrored copies of training images are looked for; privacy is not measured.",
     "Anatomy, diversity, and whether a tumour is where its label says are not measured.",
+)
+STANDARD_LIMITS = (
+    "Green for copies and disclosure says that these tests found nothing; it proves no privacy.",
+    "Whether a tumour is where its label says, and whether images help a detector: not measured.",
+)
+LIMITS = (
     "Groups are clusters of nearly identical images, not patients: intervals may be too narrow.",
     "Generated images are not for diagnosis.",
 )
-NEEDS_STANDARD = "needs the standard profile: "
-PROGRESS_STEPS = 4
+_GATES = {
+    "augment": (Axis.DIVERSITY, Axis.LABELS, Axis.UTILITY),
+    "share": (Axis.COPIES, Axis.DISCLOSURE),
+    "demonstrate": (Axis.INTENSITY, Axis.SPECTRUM, Axis.FIDELITY),
+}
+_COPIED = ("exact_copies", "mirrored_copies")
+QUICK_STEPS, STANDARD_STEPS = 5, 5
 
 
 def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, JsonValue]:
     """Compare the generated images of a run folder with the real ones, in `outputs/`.
 
-    Returns the verdicts, `{"integrity": ..., "intensity": ...}`.
+    Returns the verdict of each axis that the profile measures, `{"integrity": ..., ...}`.
 
     Raises:
         UserError: `pack_unusable`, `unsupported_archive`, or `no_generated_images` when none could
@@ -63,14 +76,18 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     plots = run_dir / "outputs" / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     pack = open_pack(run_dir / spec.packed)
-    _tell(progress, 0, "reading the real images")
+    is_standard = spec.config.profile is ReportProfile.STANDARD
+    tell = _Steps(progress, QUICK_STEPS + (STANDARD_STEPS if is_standard else 0))
+    tell("reading the real images")
     real = integrity.RealPixels.of(_images(pack, TRAIN), _images(pack, HOLDOUT))
-    _tell(progress, 1, "reading the generated images")
-    generated, pixels = _read_generated(run_dir / spec.generated, pack.side_px, progress)
+    tell("reading the generated images")
+    generated, pixels, images = _read_generated(
+        run_dir / spec.generated, pack.side_px, progress, keep=is_standard
+    )
     if not generated:
         why = ", ".join(f"{n} {reason}" for reason, n in pixels.unusable.most_common(3))
         raise UserError("no_generated_images", f"no generated image could be used: {why or 'none'}")
-    _tell(progress, 2, "resampling")
+    tell("resampling")
     # A network that was trained on all labels makes none of them: it is compared with them all.
     is_pooled = set(generated) == {POOLED_LABEL} and POOLED_LABEL not in pack.names
     names = (POOLED_LABEL,) if is_pooled else pack.names
@@ -83,45 +100,87 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     sizes = [len(images) for images in training.values()]
     threshold = otsu_threshold(np.average(pooled, axis=0, weights=sizes)) if pooled else 0
     metrics = [metric for row in rows for metric in measure(row, threshold, spec.config)]
-    _tell(progress, 3, "drawing the figure")
+    tell("drawing the figure")
     draw_intensity(plots / "intensity.png", rows, metrics, threshold)
     unknown = sum(name not in names for name in generated)
     checks = integrity.check(real, pixels, unknown)
-    verdicts = Verdicts(integrity=integrity.gate(checks), intensity=_axis(metrics))
+    verdicts = {Axis.INTEGRITY: integrity.gate(checks), Axis.INTENSITY: _axis(metrics)}
+    limits = [*LIMITS, *spec.limits, *([POOLED_LIMIT] if is_pooled else _missing(names, mix))]
+    spaces: list[str] = []
+    if is_standard:
+        from models import device  # noqa: PLC0415 - the quick profile needs no torch
+        from models.evaluation import standard  # noqa: PLC0415
+
+        device.choose("cpu", spec.threads)
+        sides = _sides(pack, names, images, is_pooled=is_pooled)
+        found = standard.measure(sides, names, spec.config, THRESHOLDS, spec.seed, tell)
+        verdicts |= found.verdicts
+        if exact := [one for one in checks if one.id in _COPIED and one.verdict is Light.RED]:
+            verdicts[Axis.COPIES] = integrity.gate(exact)
+        metrics += found.metrics
+        limits += found.limits
+        spaces = found.spaces
     document = ReportDocument(
         profile=spec.config.profile,
         verdicts=verdicts,
-        uses=_uses(verdicts.integrity),
+        uses=_uses(verdicts),
         checks=checks,
         metrics=metrics,
-        limits=[*LIMITS, *spec.limits, *([POOLED_LIMIT] if is_pooled else _missing(names, mix))],
+        limits=[*(STANDARD_LIMITS if is_standard else QUICK_LIMITS), *limits],
         method=_method(threshold, mix, spec),
         config=spec.config,
+        thresholds=THRESHOLDS,
+        spaces=spaces,
         counts=_counts(training, holdout, generated, pixels),
         image_size_px=pack.side_px,
         dataset_digest=pack.digest,
         software=_software(),
     )
     write_json(run_dir / "outputs" / "report.json", document.model_dump(mode="json"))
-    _tell(progress, PROGRESS_STEPS, "finished")
-    return {
-        "integrity": verdicts.integrity.verdict.value,
-        "intensity": verdicts.intensity.verdict.value,
-    }
+    tell("finished")
+    return {axis.value: verdict.verdict.value for axis, verdict in verdicts.items()}
 
 
-def _tell(progress: Progress, step: int, message: str) -> None:
-    if progress.should_stop():
-        raise Stopped
-    progress.event(
-        "progress",
-        {
-            "fraction": step / PROGRESS_STEPS,
-            "step": step,
-            "total_steps": PROGRESS_STEPS,
-            "message": message,
-        },
-    )
+class _Steps:
+    """Tell each step of a report when it begins, and stop between two when that was asked for."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress, self._total, self._step = progress, total, 0
+
+    def __call__(self, message: str) -> None:
+        if self._progress.should_stop():
+            raise Stopped
+        self._progress.event(
+            "progress",
+            {
+                "fraction": self._step / self._total,
+                "step": self._step,
+                "total_steps": self._total,
+                "message": message,
+            },
+        )
+        self._step += 1
+
+
+def _sides(
+    pack: Pack,
+    names: tuple[str, ...],
+    images: list[tuple[str, NDArray[np.uint8]]],
+    *,
+    is_pooled: bool,
+) -> tuple[Side, Side, Side]:
+    """Return the pixels of training, holdout and generated images; labels are rows of `names`."""
+
+    def real(split: int) -> Side:
+        rows = np.flatnonzero(pack.splits == split)
+        labels = np.zeros(len(rows), np.int64) if is_pooled else pack.labels[rows]
+        return Side(pack.images[rows], labels, pack.groups[rows])
+
+    known = [(names.index(label), image) for label, image in images if label in names]
+    side = pack.side_px
+    stack = np.array([image for _, image in known], np.uint8).reshape(-1, side, side)
+    labels = np.array([label for label, _ in known], np.int64)
+    return real(TRAIN), real(HOLDOUT), Side(stack, labels, np.arange(len(known)))
 
 
 def _images(pack: Pack, split: int) -> Iterator[NDArray[np.uint8]]:
@@ -150,9 +209,13 @@ def _image_sets(pack: Pack, split: int, *, is_pooled: bool) -> dict[str, ImageSe
 
 
 def _read_generated(
-    path: Path, side_px: int, progress: Progress
-) -> tuple[dict[str, ImageSet], integrity.GeneratedPixels]:
-    """Read the saved PNGs by the same decoder as the real images; trust none of them."""
+    path: Path, side_px: int, progress: Progress, *, keep: bool
+) -> tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[tuple[str, NDArray[np.uint8]]]]:
+    """Read the saved PNGs by the same decoder as the real images; trust none of them.
+
+    The images themselves are only returned when they are to be kept.
+    """
+    images: list[tuple[str, NDArray[np.uint8]]] = []
     pixels = integrity.GeneratedPixels()
     counted: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     for entry in read_entries(path, IngestConfig()):
@@ -167,11 +230,14 @@ def _read_generated(
             pixels.unusable[str(rejection)] += 1
             continue
         pixels.add(image)
+        if keep:
+            images.append((parts[1], image))
         counted[parts[1]].append(histograms(image[None]))
-    return {
+    sets = {
         name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
         for name, rows in sorted(counted.items())
-    }, pixels
+    }
+    return sets, pixels, images
 
 
 def _decode(data: bytes, fault: str | None, side_px: int) -> NDArray[np.uint8]:
@@ -202,19 +268,21 @@ def _axis(metrics: list[Metric]) -> Verdict:
     return Verdict(verdict=Light.GREY, reason=reason)
 
 
-def _uses(gate: Verdict) -> Uses:
-    if gate.verdict is Light.RED:
-        return Uses(augment=gate, share=gate, demonstrate=gate)
-    needs = {
-        "augment": "diversity, label faithfulness and utility were not measured",
-        "share": "near copies and disclosure were not measured",
-        "demonstrate": "fidelity was not measured",
-    }
-    return Uses(
-        augment=Verdict(verdict=Light.GREY, reason=NEEDS_STANDARD + needs["augment"]),
-        share=Verdict(verdict=Light.GREY, reason=NEEDS_STANDARD + needs["share"]),
-        demonstrate=Verdict(verdict=Light.GREY, reason=NEEDS_STANDARD + needs["demonstrate"]),
-    )
+def _uses(verdicts: Mapping[Axis, Verdict]) -> Uses:
+    return Uses(**{use: _use(verdicts, axes) for use, axes in _GATES.items()})
+
+
+def _use(verdicts: Mapping[Axis, Verdict], axes: tuple[Axis, ...]) -> Verdict:
+    """Return the worst gate of a use; what was not measured cannot be passed."""
+    known = [verdicts[axis] for axis in (Axis.INTEGRITY, *axes) if axis in verdicts]
+    for light in (Light.RED, Light.GREY, Light.AMBER):
+        found = next((one for one in known if one.verdict is light), None)
+        if light is Light.GREY and (missing := [axis for axis in axes if axis not in verdicts]):
+            reason = f"not measured: {', '.join(missing)}"
+            return Verdict(verdict=Light.GREY, reason=reason)
+        if found is not None:
+            return found
+    return known[-1]
 
 
 def _missing(names: tuple[str, ...], mix: Mapping[str, float]) -> list[str]:

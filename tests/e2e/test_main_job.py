@@ -145,6 +145,24 @@ def test_report_puts_each_number_beside_its_floor(api: httpx.Client, report: Res
     _picture(api.get(f"/v1/reports/{report['id']}/plots/intensity.png"))
 
 
+def test_standard_report_has_the_other_axes_too(
+    api: httpx.Client, dataset: Resource, batch: Resource, wait: Wait
+) -> None:
+    body = {
+        "real_dataset_id": dataset["id"],
+        "sample_batch_id": batch["id"],
+        "profile": "standard",
+    }
+    found = wait(api.post("/v1/reports", json=body).headers["location"])
+    verdicts = found["verdicts"]
+    assert isinstance(verdicts, dict)
+    measured = {"spectrum", "fidelity", "diversity", "copies", "disclosure"}
+    assert set(verdicts) == {"integrity", "intensity"} | measured
+    # Sixty drawn heads leave too few unseen ones to say more.
+    assert "not enough data" in verdicts["copies"]["reason"]
+    assert found["details"]["thresholds"]["version"] == "1"
+
+
 def test_report_on_an_untrained_generator_is_not_green(report: Resource) -> None:
     assert report["verdicts"]["intensity"]["verdict"] != "green"
 

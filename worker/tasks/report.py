@@ -29,7 +29,7 @@ def measure(parts: Parts, job_id: str) -> None:
         parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
         parts.storage.get_file(generated_key, run.folder / "images.zip")
         config = ReportConfig(profile=ReportProfile(row.profile))
-        spec = ReportSpec(config=config, limits=limits)
+        spec = ReportSpec(config=config, limits=limits, threads=parts.settings.threads)
         run_child(run, Kind.REPORT, spec)
         run.check_stop()
         outputs = run.folder / "outputs"

@@ -8,10 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from models.config import ReportProfile
 from models.data.packing import PackWriter
 from models.evaluation.figures import draw_intensity
-from models.evaluation.report import Light, ReportDocument
+from models.evaluation.report import Axis, Light, ReportDocument
 from models.evaluation.suite import report
+from models.metrics.spaces import encoder
 from models.progress import Silent, Stopped
 from models.run_folder import ReportSpec, UserError
 
@@ -72,12 +74,12 @@ def run(
 
 def test_good_images_make_a_green_report(tmp_path: Path) -> None:
     document = run(tmp_path, pictures(80, 1))
-    assert document.verdicts.integrity.verdict is Light.GREEN
-    assert document.verdicts.intensity.verdict is Light.GREEN
+    assert document.verdicts[Axis.INTEGRITY].verdict is Light.GREEN
+    assert document.verdicts[Axis.INTENSITY].verdict is Light.GREEN
     assert {m.label for m in document.metrics} == {None, "a", "b"}
     assert len(document.metrics) == 18
     assert document.uses.share.verdict is Light.GREY
-    assert document.uses.share.reason.startswith("needs the standard profile")
+    assert document.uses.share.reason.startswith("not measured: copies")
     assert document.counts.generated == {"a": 40, "b": 40}
     with Image.open(tmp_path / "outputs/plots/intensity.png") as figure:
         assert figure.format == "PNG"
@@ -85,8 +87,8 @@ def test_good_images_make_a_green_report(tmp_path: Path) -> None:
 
 def test_one_network_for_all_labels_is_compared_with_all(tmp_path: Path) -> None:
     document = run(tmp_path, pictures(80, 1), labels=("all",))
-    assert document.verdicts.integrity.verdict is Light.GREEN
-    assert document.verdicts.intensity.verdict is Light.GREEN
+    assert document.verdicts[Axis.INTEGRITY].verdict is Light.GREEN
+    assert document.verdicts[Axis.INTENSITY].verdict is Light.GREEN
     assert {m.label for m in document.metrics} == {None}
     assert document.metrics[0].n_generated == 80
     assert any("trained on all labels" in limit for limit in document.limits)
@@ -95,7 +97,25 @@ def test_one_network_for_all_labels_is_compared_with_all(tmp_path: Path) -> None
 def test_one_network_for_all_labels_can_be_red_too(tmp_path: Path) -> None:
     bright = (pictures(80, 1) / 255.0) ** 0.5 * 255
     document = run(tmp_path, bright.astype(np.uint8), labels=("all",))
-    assert document.verdicts.intensity.verdict is Light.RED
+    assert document.verdicts[Axis.INTENSITY].verdict is Light.RED
+
+
+def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD})
+    write_pack(tmp_path, pictures(240, 0))
+    write_generated(tmp_path, np.concatenate([pictures(80, 1), pictures(240, 0)[:1]]))
+    verdicts = report(tmp_path, SPEC.model_copy(update={"config": config}), Silent())
+    text = (tmp_path / "outputs/report.json").read_text()
+    document = ReportDocument.model_validate_json(text)
+    assert "NaN" not in text
+    assert {axis.value for axis in document.verdicts} == set(verdicts)
+    # One image is a training image: a rate of one in eighty would not be red.
+    assert document.verdicts[Axis.COPIES].verdict is Light.RED
+    assert "copies" in document.verdicts[Axis.COPIES].reason
+    assert document.uses.share.verdict is Light.RED
+    assert document.spaces == ["texture-v1", "randconv-v1"]
+    assert {metric.space for metric in document.metrics} >= {"spectrum", "pixels", "texture-v1"}
 
 
 def test_same_seed_gives_the_same_report(tmp_path: Path) -> None:
@@ -106,20 +126,20 @@ def test_same_seed_gives_the_same_report(tmp_path: Path) -> None:
 def test_gamma_makes_a_red_report(tmp_path: Path) -> None:
     changed = np.rint(255 * (pictures(80, 1) / 255) ** 1.5).astype(np.uint8)
     document = run(tmp_path, changed)
-    assert document.verdicts.intensity.verdict is Light.RED
+    assert document.verdicts[Axis.INTENSITY].verdict is Light.RED
     assert document.uses.augment.verdict is Light.GREY
 
 
 def test_copies_make_every_use_red(tmp_path: Path) -> None:
     document = run(tmp_path, np.concatenate([pictures(40, 1), pictures(240, 0)[:1]]))
-    assert document.verdicts.integrity.verdict is Light.RED
+    assert document.verdicts[Axis.INTEGRITY].verdict is Light.RED
     assert document.uses.demonstrate.verdict is Light.RED
 
 
 def test_few_images_make_a_grey_report(tmp_path: Path) -> None:
     document = run(tmp_path, pictures(2, 1))
-    assert document.verdicts.intensity.verdict is Light.GREY
-    assert document.verdicts.intensity.reason.startswith("not enough data")
+    assert document.verdicts[Axis.INTENSITY].verdict is Light.GREY
+    assert document.verdicts[Axis.INTENSITY].reason.startswith("not enough data")
 
 
 def test_label_without_generated_images_is_named(tmp_path: Path) -> None:

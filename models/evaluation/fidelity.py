@@ -1,0 +1,249 @@
+"""Say in one feature space how far generated images are from real ones, and how they lie there.
+
+Fidelity: the kernel distance (`models.metrics.kernel`), and the share of generated images within
+the reach of a training image (precision), and of how many (density). Diversity: the share of
+training images that have a generated one within reach (coverage), how many different training
+images are the nearest of a generated one, and how many generated images are doubles of each other.
+Each is computed for unseen real images in the same way, and for a known fault: blur for the first
+three, eight images again and again for the others.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import ReportConfig
+from models.evaluation.halves import (
+    Floats,
+    Judgement,
+    Rows,
+    Sides,
+    band,
+    by_excess,
+    by_ratio,
+    lacking,
+    metric,
+)
+from models.evaluation.report import Light, Metric
+from models.evaluation.thresholds import Thresholds
+from models.metrics import kernel, neighbours
+
+NEIGHBOURS = 5
+COLLAPSED_IMAGES = 8
+BLUR, COLLAPSE = "blur of 1 % of the side", f"{COLLAPSED_IMAGES} images again and again"
+_DOUBLES_QUANTILE = 0.01
+
+
+@dataclass(frozen=True)
+class Space:
+    """The features of every side in one space, on one scale: `(N, D)` each."""
+
+    name: str
+    training: Floats
+    training_groups: Rows
+    holdout: Floats
+    holdout_groups: Rows
+    generated: Floats
+    fault: Floats
+    """The blurred holdout images."""
+
+
+def measure(
+    space: Space, sides: Sides, config: ReportConfig, thresholds: Thresholds, seed: int
+) -> tuple[list[Metric], list[Metric]]:
+    """Return the metrics of fidelity, and those of diversity."""
+    random = np.random.default_rng([seed, 1])
+    if len(sides.training) <= NEIGHBOURS or not sides.draws:
+        return [], []
+    lacks = lacking(sides, config)
+
+    def grey(judged: Judgement) -> Judgement:
+        return (Light.GREY, lacks) if lacks else judged
+
+    near = _Near.of(space, sides)
+    fidelity = [_distance(space, sides, thresholds, lacks, random)]
+    for name, of_real, of_made, of_fault in near.of_images():
+        real = np.array([of_real[ours].mean() for ours, _ in near.draws])
+        made = np.array([of_made[theirs].mean() for _, theirs in near.draws])
+        fault = np.array([of_fault[ours].mean() for ours, _ in near.draws])
+        judged = by_ratio(made, real, thresholds.ratio_green, thresholds.ratio_amber_fidelity, name)
+        fidelity.append(metric(sides, name, space.name, made, grey(judged), real, fault))
+    diversity = []
+    for name, drawn in near.of_sets(random).items():
+        made, real, fault = drawn
+        if name == "doubles":
+            judged = _judge_doubles(made, real, thresholds)
+        else:
+            judged = by_ratio(
+                made, real, thresholds.ratio_green, thresholds.ratio_amber_diversity, name
+            )
+            judged = _lost(sides, made, real, judged, thresholds)
+        diversity.append(metric(sides, name, space.name, made, grey(judged), real, fault))
+    return fidelity, diversity
+
+
+def lost(sides: Sides) -> Metric:
+    """Return what there is to say of a label of which nothing was generated."""
+    return Metric(
+        id="coverage",
+        space="labels",
+        label=sides.label,
+        value=0.0,
+        ci=None,
+        floor=None,
+        control=None,
+        excess=None,
+        n_real=len(sides.holdout),
+        n_generated=0,
+        n_groups=sides.n_groups,
+        verdict=Light.RED,
+        reason="no image of this label was generated",
+    )
+
+
+def _distance(
+    space: Space,
+    sides: Sides,
+    thresholds: Thresholds,
+    lacks: str | None,
+    random: np.random.Generator,
+) -> Metric:
+    """Resample the training images by groups, the same for all; the others by the draws."""
+    training = space.training[sides.training]
+    weights = kernel.group_weights(space.training_groups[sides.training], len(sides.draws), random)
+    parts = (
+        (space.generated, sides.generated, [made for _, made in sides.draws]),
+        (space.holdout, sides.holdout, [real for real, _ in sides.draws]),
+        (space.fault, sides.holdout, [real for real, _ in sides.draws]),
+    )
+    within = kernel.kernel(training, training)
+    found = []
+    for features, rows, chosen in parts:
+        own = features[rows]
+        grams = kernel.Grams(within, kernel.kernel(own, own), kernel.kernel(training, own))
+        indicators = np.stack([np.isin(rows, one) for one in chosen]).astype(np.float64)
+        found.append(kernel.weighted_distances(grams, weights, indicators))
+    made, real, fault = found
+    judged = by_excess(made, real, fault, thresholds.excess_green, thresholds.excess_amber, BLUR)
+    if lacks:
+        judged = Light.GREY, lacks
+    return metric(sides, "kernel_distance", space.name, made, judged, real, fault)
+
+
+@dataclass(frozen=True)
+class _Near:
+    """Which training images reach which others, and who is the nearest; columns are images."""
+
+    real: NDArray[np.bool_]  # (training, holdout)
+    made: NDArray[np.bool_]  # (training, generated)
+    fault: NDArray[np.bool_]  # (training, holdout)
+    nearest_real: Rows
+    nearest_made: Rows
+    own_real: Floats  # (holdout, holdout) squared, infinite with itself
+    own_made: Floats  # (generated, generated), likewise
+    draws: list[tuple[Rows, Rows]]
+    """Columns, where the draws of the sides have rows."""
+
+    @classmethod
+    def of(cls, space: Space, sides: Sides) -> "_Near":
+        training = space.training[sides.training]
+        reach = neighbours.reach(training, NEIGHBOURS)[:, None]
+        real, made = space.holdout[sides.holdout], space.generated[sides.generated]
+        to_real = neighbours.squared_distances(training, real)
+        to_made = neighbours.squared_distances(training, made)
+        to_fault = neighbours.squared_distances(training, space.fault[sides.holdout])
+        own_real = neighbours.squared_distances(real, real)
+        np.fill_diagonal(own_real, np.inf)
+        own_made = neighbours.squared_distances(made, made)
+        np.fill_diagonal(own_made, np.inf)
+        return cls(
+            to_real <= reach,
+            to_made <= reach,
+            to_fault <= reach,
+            to_real.argmin(0),
+            to_made.argmin(0),
+            own_real,
+            own_made,
+            [
+                (np.searchsorted(sides.holdout, ours), np.searchsorted(sides.generated, theirs))
+                for ours, theirs in sides.draws
+            ],
+        )
+
+    def of_images(self) -> list[tuple[str, Floats, Floats, Floats]]:
+        """Return what is a mean over images: its name, then real, generated and fault, `(n,)`."""
+        three = (self.real, self.made, self.fault)
+        precision = [one.any(0).astype(np.float64) for one in three]
+        density = [one.sum(0) / NEIGHBOURS for one in three]
+        return [("precision", *precision), ("density", *density)]
+
+    def of_sets(self, random: np.random.Generator) -> dict[str, tuple[Floats, Floats, Floats]]:
+        """Return what is of a set: the draws of generated, real and collapsed ones."""
+        rows: dict[str, list[tuple[float, float, float]]] = {
+            "coverage": [],
+            "unique_neighbours": [],
+            "doubles": [],
+        }
+        limit = self._limit()
+        for ours, theirs in self.draws:
+            few = random.choice(ours, min(COLLAPSED_IMAGES, len(ours)), replace=False)
+            rows["coverage"].append(
+                (_covered(self.made, theirs), _covered(self.real, ours), _covered(self.real, few))
+            )
+            rows["unique_neighbours"].append(
+                (
+                    len(np.unique(self.nearest_made[theirs])) / len(theirs),
+                    len(np.unique(self.nearest_real[ours])) / len(ours),
+                    len(np.unique(self.nearest_real[few])) / len(ours),
+                )
+            )
+            rows["doubles"].append(
+                (_doubles(self.own_made, theirs, limit), _doubles(self.own_real, ours, limit), 1.0)
+            )
+        return {
+            name: (values[:, 0], values[:, 1], values[:, 2])
+            for name, values in ((name, np.array(found)) for name, found in rows.items())
+        }
+
+    def _limit(self) -> float:
+        """Return the squared distance than which one real image in a hundred has a nearer other.
+
+        The neighbouring slice of a patient counts: a generator has none to draw.
+        """
+        nearest = [self.own_real[np.ix_(ours, ours)].min(1) for ours, _ in self.draws]
+        known = np.concatenate(nearest)
+        known = known[np.isfinite(known)]
+        return float(np.quantile(known, _DOUBLES_QUANTILE)) if len(known) else 0.0
+
+
+def _covered(within: NDArray[np.bool_], columns: Rows) -> float:
+    return float(within[:, columns].any(1).mean())
+
+
+def _doubles(squared: Floats, columns: Rows, limit: float) -> float:
+    return float((squared[np.ix_(columns, columns)].min(1) < limit).mean())
+
+
+def _judge_doubles(made: Floats, real: Floats, thresholds: Thresholds) -> Judgement:
+    """Allow what unseen real images have: one in a hundred, or more in a small sample."""
+    low, middle, high = band(made)
+    _, usual, allowed = band(real)
+    words = f"{middle:.1%} of the generated images are nearly another one, of real ones {usual:.1%}"
+    if high <= allowed + thresholds.duplicates_green:
+        return Light.GREEN, words
+    if low > allowed + thresholds.duplicates_amber:
+        return Light.RED, words
+    return Light.AMBER, words
+
+
+def _lost(
+    sides: Sides, made: Floats, real: Floats, judged: Judgement, thresholds: Thresholds
+) -> Judgement:
+    """A label of which less than half is drawn is red, however wide the interval is."""
+    if sides.label is None:
+        return judged
+    ratio = band(made)[1] / max(band(real)[1], np.finfo(float).tiny)
+    if ratio < thresholds.ratio_red_label and judged[0] is Light.AMBER:
+        return Light.RED, judged[1].removeprefix("inconclusive: ")
+    return judged

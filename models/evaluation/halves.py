@@ -1,0 +1,177 @@
+"""Draw the samples that every number of a report is computed on, and turn draws into a metric.
+
+A draw takes a random half of the groups of the unseen real images, and as many generated images,
+label by label, both without replacement: a bootstrap repeats images, and what is repeated covers
+less and has its double at distance zero. The spread of halves around the whole is that of whole
+samples around the truth. Unseen real and generated images are then measured alike, against the
+same training images.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import ReportConfig
+from models.evaluation.report import Floor, Light, Metric
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
+Judgement = tuple[Light, str]
+QUANTILES = (0.05, 0.5, 0.95)
+
+
+@dataclass(frozen=True)
+class Side:
+    """The images of one side, `(N, S, S) uint8`, with a label's number and a group for each."""
+
+    images: NDArray[np.uint8]
+    labels: Rows  # (N,)
+    groups: Rows  # (N,)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: Rows) -> "Side":
+        """Return some of the images."""
+        return Side(self.images[rows], self.labels[rows], self.groups[rows])
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Training, unseen real and generated images of one label, or of all of them."""
+
+    label: str | None
+    training: Rows
+    holdout: Rows
+    generated: Rows
+    """Rows of the images of each side."""
+    n_groups: int
+    draws: tuple[tuple[Rows, Rows], ...]
+    """Pairs of equal halves: rows of the holdout, and as many of the generated images."""
+
+
+def pair(
+    label: str | None, sides: Sequence[Side], chosen: Sequence[Rows], draws: int, seed: list[int]
+) -> Sides:
+    """Draw halves of the `chosen` rows of training, holdout and generated images."""
+    _, holdout, generated = sides
+    _, real, made = chosen
+    random = np.random.default_rng(seed)
+    groups = np.unique(holdout.groups[real])
+    drawn = []
+    for _ in range(draws if len(groups) > 1 and len(made) > 1 else 0):
+        half = random.choice(groups, len(groups) // 2, replace=False)
+        ours = random.permutation(real[np.isin(holdout.groups[real], half)])
+        theirs = random.permutation(made)
+        drawn.append(_equal(ours, holdout.labels[ours], theirs, generated.labels[theirs]))
+    usable = tuple(one for one in drawn if len(one[0]) > 1)
+    return Sides(label, chosen[0], real, made, len(groups), usable)
+
+
+def _equal(real: Rows, real_labels: Rows, made: Rows, made_labels: Rows) -> tuple[Rows, Rows]:
+    """Return as many of both sides, label by label."""
+    first, second = [], []
+    for label in np.unique(real_labels):
+        own, other = real[real_labels == label], made[made_labels == label]
+        count = min(len(own), len(other))
+        first.append(own[:count])
+        second.append(other[:count])
+    return np.concatenate(first), np.concatenate(second)
+
+
+def metric(
+    sides: Sides,
+    name: str,
+    space: str,
+    values: Floats,
+    judged: Judgement,
+    floor: Floats | None = None,
+    control: Floats | None = None,
+) -> Metric:
+    """Return the metric of some draws `(draws,)`, beside those of unseen real images and a fault.
+
+    `nan` says that a draw could not be computed.
+    """
+    low, middle, high = band(values)
+    limits, at_fault, excess = None, None, None
+    if np.isnan(middle):
+        judged = Light.GREY, "not enough data: it could not be computed"
+    elif floor is not None and not np.isnan(floor).all():
+        q05, median, q95 = band(floor)
+        limits = Floor(median=median, q05=q05, q95=q95)
+        at_fault = band(control)[1] if control is not None else None
+        at_fault = None if at_fault is None or np.isnan(at_fault) else at_fault
+        if at_fault is not None and not q05 <= at_fault <= q95:
+            excess = (middle - median) / (at_fault - median)
+    light, reason = judged
+    return Metric(
+        id=name,
+        space=space,
+        label=sides.label,
+        value=None if np.isnan(middle) else middle,
+        ci=None if np.isnan(middle) else (low, high),
+        floor=limits,
+        control=at_fault,
+        excess=excess,
+        n_real=len(sides.holdout),
+        n_generated=len(sides.generated),
+        n_groups=sides.n_groups,
+        verdict=light,
+        reason=reason,
+    )
+
+
+def lacking(sides: Sides, config: ReportConfig) -> str | None:
+    """Say what is missing for a verdict, and how much of it; None where nothing is."""
+    needs = (
+        (len(sides.holdout), config.min_holdout_images, "holdout images"),
+        (sides.n_groups, config.min_holdout_groups, "groups of holdout images"),
+        (len(sides.generated), config.min_generated_images, "generated images"),
+    )
+    lacks = [f"{have} {what}, {need} are needed" for have, need, what in needs if have < need]
+    return f"not enough data: {'; '.join(lacks)}" if lacks else None
+
+
+def by_excess(
+    values: Floats, floor: Floats, control: Floats, green: float, amber: float, fault: str
+) -> Judgement:
+    """Judge a distance by how far it is from unseen real images on the way to a fault."""
+    q05, middle, q95 = band(floor)
+    at_fault = band(control)[1]
+    if q05 <= at_fault <= q95:
+        return Light.GREY, f"the control, {fault}, does not stand out from unseen real images"
+    best, _, worst = band((values - floor) / (at_fault - middle))
+    share = f"{max(best, 0):.0%} to {max(worst, 0):.0%} of the way from unseen real images to "
+    if worst <= green:
+        return Light.GREEN, f"at most {green:.0%} of the way from unseen real images to {fault}"
+    if best > amber:
+        return Light.RED, share + fault
+    if worst <= amber:
+        return Light.AMBER, share + fault
+    return Light.AMBER, f"inconclusive: {share}{fault}; more unseen patients would tell"
+
+
+def by_ratio(values: Floats, floor: Floats, green: float, amber: float, what: str) -> Judgement:
+    """Judge a share, of which more is better, by its ratio to that of unseen real images."""
+    low, _, high = band(values / np.where(floor > 0, floor, np.nan))
+    if np.isnan(low):
+        return Light.GREY, f"{what} of unseen real images is 0: nothing to compare with"
+    share = f"{what} is {low:.0%} to {high:.0%} of that of unseen real images"
+    if low >= green:
+        return Light.GREEN, f"{what} is at least {green:.0%} of that of unseen real images"
+    if high < amber:
+        return Light.RED, share
+    if low >= amber:
+        return Light.AMBER, share
+    return Light.AMBER, f"inconclusive: {share}; more unseen patients would tell"
+
+
+def band(values: Floats) -> tuple[float, float, float]:
+    """Return the 5 %, 50 % and 95 % quantile of the draws that could be computed, or `nan`."""
+    known = values[~np.isnan(values)]
+    if not len(known):
+        return float("nan"), float("nan"), float("nan")
+    low, middle, high = np.quantile(known, QUANTILES).tolist()
+    return low, middle, high

@@ -1,0 +1,205 @@
+"""Ask whether generated images copy patients, and whether they tell who was trained on.
+
+Copies are looked for one by one, mirrored and shifted too. Distances cannot prove privacy: data
+that passes such tests has been wide open to better attacks (Yao et al. 2025,
+https://arxiv.org/abs/2505.01524), so a green light says that these attacks found nothing.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import beta, rankdata
+
+from models.config import ReportConfig
+from models.evaluation.fidelity import Space
+from models.evaluation.halves import (
+    Floats,
+    Judgement,
+    Rows,
+    Side,
+    Sides,
+    band,
+    lacking,
+    metric,
+)
+from models.evaluation.report import Floor, Light, Metric
+from models.evaluation.thresholds import Thresholds
+from models.metrics import neighbours
+from models.metrics.copies import QUANTILE
+from models.metrics.copy_search import CopySearch
+
+_LEVEL = 0.95
+
+
+def copies(
+    sides: Sides,
+    training: Side,
+    holdout: Side,
+    generated: Side,
+    config: ReportConfig,
+    thresholds: Thresholds,
+) -> tuple[Metric, NDArray[np.float64]]:
+    """Return the rate of near copies, and the correlation of each generated image, `(n,)`.
+
+    The correlation is exact above what one unseen real image in a hundred exceeds, and given as
+    that below.
+    """
+    search = CopySearch(training.images)
+    limit = search.threshold(holdout.images)
+    found = search.above(generated.images, limit)
+    count, total = int((found > limit).sum()), len(found)
+    low, high = _clopper_pearson(count, total)
+    chance = _chance(sides.n_groups)
+    lacks = lacking(sides, config)
+    judged = (
+        (Light.GREY, lacks) if lacks else _judge_copies(count, total, low, high, chance, thresholds)
+    )
+    light, reason = judged
+    return Metric(
+        id="copy_rate",
+        space="pixels",
+        label=None,
+        value=count / max(total, 1),
+        ci=(low, high),
+        floor=Floor(median=1 - QUANTILE, q05=0.0, q95=chance),
+        control=None,
+        excess=None,
+        n_real=len(sides.holdout),
+        n_generated=len(sides.generated),
+        n_groups=sides.n_groups,
+        verdict=light,
+        reason=reason,
+    ), found
+
+
+def _clopper_pearson(count: int, total: int) -> tuple[float, float]:
+    low = float(beta.ppf(0.025, count, total - count + 1)) if count else 0.0
+    high = float(beta.ppf(0.975, count + 1, total - count)) if count < total else 1.0
+    return low, high
+
+
+def _chance(groups: int) -> float:
+    """Return how many of a hundred fresh real images may exceed the threshold, by bad luck.
+
+    It is that of a quantile which so many independent images were to find.
+    """
+    above = max((1 - QUANTILE) * groups, 1.0)
+    return float(beta.ppf(_LEVEL, above, max(groups - above + 1, 1.0)))
+
+
+def _judge_copies(
+    count: int, total: int, low: float, high: float, chance: float, thresholds: Thresholds
+) -> Judgement:
+    words = f"{count} of {total} generated images are nearer to a training image than 99 of 100"
+    words += " unseen real ones"
+    if low > chance:
+        return Light.RED, words
+    if high <= thresholds.copy_rate_green:
+        return Light.GREEN, words
+    return Light.AMBER, f"{words}; more generated images would tell"
+
+
+def disclosure(
+    space: Space, sides: Sides, config: ReportConfig, thresholds: Thresholds, seed: int
+) -> list[Metric]:
+    """Return the share nearer to training than to unseen images, and the attack on membership.
+
+    The attack guesses that an image was trained on when a generated one is near to it; its area
+    under the curve stands beside that of guessing between two halves of the training images.
+    """
+    if not sides.draws:
+        return []
+    random = np.random.default_rng([seed, 2])
+    lacks = lacking(sides, config)
+    training, real = space.training[sides.training], space.holdout[sides.holdout]
+    made = space.generated[sides.generated]
+    training_groups = space.training_groups[sides.training]
+    real_groups = space.holdout_groups[sides.holdout]
+    draws = len(sides.draws)
+    to_training = neighbours.squared_distances(made, training)
+    to_real = neighbours.squared_distances(made, real)
+    share = _closer(to_training, to_real, training_groups, real_groups, draws, random)
+    attack, control = _attack(
+        to_training.min(0), to_real.min(0), training_groups, real_groups, draws, random
+    )
+    advantage = attack - control
+    judged = [_judge_closer(share, thresholds), _judge_attack(advantage, thresholds)]
+    if lacks:
+        judged = [(Light.GREY, lacks)] * 2
+    return [
+        metric(sides, "closer_to_training", space.name, share, judged[0]),
+        metric(sides, "membership_advantage", space.name, advantage, judged[1], control - 0.5),
+    ]
+
+
+def _closer(
+    to_training: Floats,
+    to_real: Floats,
+    training_groups: Rows,
+    real_groups: Rows,
+    draws: int,
+    random: np.random.Generator,
+) -> Floats:
+    """Compare half of the unseen groups with as many training images, in whole groups."""
+    found = np.empty(draws)
+    names, others = np.unique(real_groups), np.unique(training_groups)
+    for at in range(draws):
+        half = random.choice(names, max(len(names) // 2, 1), replace=False)
+        ours = np.flatnonzero(np.isin(real_groups, half))
+        theirs: list[int] = []
+        for group in random.permutation(others):
+            theirs.extend(np.flatnonzero(training_groups == group).tolist())
+            if len(theirs) >= len(ours):
+                break
+        count = min(len(ours), len(theirs))
+        near, far = to_training[:, theirs[:count]].min(1), to_real[:, ours[:count]].min(1)
+        found[at] = float((near < far).mean() + (near == far).mean() / 2)
+    return found
+
+
+def _attack(
+    training: Floats,
+    real: Floats,
+    training_groups: Rows,
+    real_groups: Rows,
+    draws: int,
+    random: np.random.Generator,
+) -> tuple[Floats, Floats]:
+    """Return the areas under the curve of the attack and of its control, `(draws,)` each."""
+    attack, control = np.empty(draws), np.empty(draws)
+    names, others = np.unique(training_groups), np.unique(real_groups)
+    for at in range(draws):
+        first = random.choice(names, max(len(names) // 2, 1), replace=False)
+        is_first = np.isin(training_groups, first)
+        half = random.choice(others, max(len(others) // 2, 1), replace=False)
+        attack[at] = _area(training[is_first], real[np.isin(real_groups, half)])
+        control[at] = _area(training[is_first], training[~is_first])
+    return attack, control
+
+
+def _area(members: Floats, others: Floats) -> float:
+    """Return the chance that a member is nearer than another; ties count half."""
+    ranks = rankdata(-np.concatenate([members, others]))
+    n, m = len(members), len(others)
+    if not n or not m:
+        return float("nan")
+    return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
+
+
+def _judge_closer(share: Floats, thresholds: Thresholds) -> Judgement:
+    low, middle, high = band(share)
+    words = f"{middle:.0%} of the generated images are nearer to training than to unseen images"
+    if high <= thresholds.closer_to_training_green:
+        return Light.GREEN, words
+    if low > thresholds.closer_to_training_green:
+        return Light.RED, words
+    return Light.AMBER, f"{words}; 50 % would be neutral, and the interval is wide"
+
+
+def _judge_attack(advantage: Floats, thresholds: Thresholds) -> Judgement:
+    low, middle, high = band(advantage)
+    words = f"guessing who was trained on gains {middle:+.3f} of area over its control"
+    if high <= thresholds.membership_green:
+        return Light.GREEN, words
+    if low > thresholds.membership_green:
+        return Light.RED, words
+    return Light.AMBER, f"{words}; the interval reaches {high:+.3f}"

@@ -1,0 +1,161 @@
+"""Measure what the standard profile adds: spectrum, fidelity, diversity, copies and disclosure."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import ReportConfig
+from models.evaluation import fidelity, memorisation, spectrum
+from models.evaluation.fidelity import Space
+from models.evaluation.halves import Rows, Side, Sides, pair
+from models.evaluation.report import Axis, Light, Metric, Verdict
+from models.evaluation.thresholds import Thresholds
+from models.metrics.spaces import encoder
+from models.metrics.spaces.random import RandomConvolutions
+from models.metrics.spaces.space import Scale, features
+from models.metrics.spaces.space import Space as Extractor
+from models.metrics.spaces.texture import Texture
+
+NO_ENCODER = (
+    "The encoder's weights are not installed: fixed random convolutions stand in for it, which see "
+    "less of anatomy. Install the extra `worker` for it."
+)
+Tell = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was measured."""
+
+    verdicts: dict[Axis, Verdict]
+    metrics: list[Metric]
+    limits: list[str]
+    spaces: list[str]
+    correlations: NDArray[np.float64]
+    """Of each generated image with the training image that it resembles most, `(n,)`."""
+
+
+def measure(
+    sides: tuple[Side, Side, Side],
+    names: Sequence[str],
+    config: ReportConfig,
+    thresholds: Thresholds,
+    seed: int,
+    tell: Tell,
+) -> Findings:
+    """Compare training, unseen real and generated images, over all `names` and each.
+
+    Of a side with more than `max_images` some are drawn. `tell` is called before each step,
+    and may raise.
+    """
+    sides = _thinned(sides, config.max_images, seed)
+    training, holdout, generated = sides
+    compared = _pairs(sides, names, config.draws, seed)
+    blurred = Side(spectrum.blurred(holdout.images), holdout.labels, holdout.groups)
+    metrics: dict[Axis, list[Metric]] = {axis: [] for axis in _MEASURED}
+    tell("comparing the spectra")
+    powers = [spectrum.powers(side.images) for side in (*sides, blurred)]
+    for one in compared:
+        if not len(one.generated):
+            metrics[Axis.DIVERSITY].append(fidelity.lost(one))
+        elif one.draws:
+            found = spectrum.measure(one, (*powers,), config, thresholds)  # type: ignore[arg-type]
+            metrics[Axis.SPECTRUM] += found
+    extractors, limits = _extractors()
+    spaces = []
+    for extractor in extractors:
+        tell(f"describing the images in {extractor.name}")
+        spaces.append(_space(extractor, sides, blurred))
+        for number, one in enumerate(compared):
+            near, spread = fidelity.measure(
+                spaces[-1], one, config, thresholds, seed * 1000 + number
+            )
+            metrics[Axis.FIDELITY] += near
+            metrics[Axis.DIVERSITY] += spread
+    tell("looking for copies of training images")
+    rate, correlations = memorisation.copies(
+        compared[0], training, holdout, generated, config, thresholds
+    )
+    metrics[Axis.COPIES].append(rate)
+    tell("asking whether the images tell who was trained on")
+    metrics[Axis.DISCLOSURE] += memorisation.disclosure(
+        spaces[-1], compared[0], config, thresholds, seed
+    )
+    verdicts = {axis: axis_verdict(found) for axis, found in metrics.items()}
+    every = [metric for found in metrics.values() for metric in found]
+    return Findings(verdicts, every, limits, [one.name for one in spaces], correlations)
+
+
+_MEASURED = (Axis.SPECTRUM, Axis.FIDELITY, Axis.DIVERSITY, Axis.COPIES, Axis.DISCLOSURE)
+
+
+def axis_verdict(metrics: Sequence[Metric]) -> Verdict:
+    """Return the worst verdict of an axis, with the reason of the first that has it.
+
+    What has too little data does not count, unless all have.
+    """
+    for light in (Light.RED, Light.AMBER, Light.GREEN):
+        found = [metric for metric in metrics if metric.verdict is light]
+        if found:
+            first = found[0]
+            where = "" if first.label is None else f"{first.label}: "
+            more = (
+                f" (and {len(found) - 1} more)"
+                if len(found) > 1 and light is not Light.GREEN
+                else ""
+            )
+            return Verdict(verdict=light, reason=f"{where}{first.reason} [{first.space}]{more}")
+    reason = metrics[0].reason if metrics else "not enough data: nothing could be compared"
+    return Verdict(verdict=Light.GREY, reason=reason)
+
+
+def _thinned(sides: tuple[Side, Side, Side], most: int, seed: int) -> tuple[Side, Side, Side]:
+    random = np.random.default_rng([seed, 3])
+
+    def thin(side: Side) -> Side:
+        if len(side) <= most:
+            return side
+        return side.take(np.sort(random.choice(len(side), most, replace=False)))
+
+    return thin(sides[0]), thin(sides[1]), thin(sides[2])
+
+
+def _pairs(
+    sides: tuple[Side, Side, Side], names: Sequence[str], draws: int, seed: int
+) -> list[Sides]:
+    """Pair all images first, and then those of each label that real images have on both sides."""
+
+    def rows(side: Side, label: int | None) -> Rows:
+        return np.arange(len(side)) if label is None else np.flatnonzero(side.labels == label)
+
+    found = [pair(None, sides, [rows(side, None) for side in sides], draws, [seed, 0])]
+    for number, name in enumerate(names):
+        chosen = [rows(side, number) for side in sides]
+        if len(names) > 1 and len(chosen[0]) and len(chosen[1]):
+            found.append(pair(name, sides, chosen, draws, [seed, 1 + number]))
+    return found
+
+
+def _extractors() -> tuple[list[Extractor], list[str]]:
+    path = encoder.find()
+    if path is None:
+        return [Texture(), RandomConvolutions()], [NO_ENCODER]
+    return [Texture(), encoder.Encoder(path)], []
+
+
+def _space(extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Side) -> Space:
+    """Describe every side, on the scale of all that are images of somebody or claim to be."""
+    found = [features(extractor, side.images) for side in (*sides, blurred)]
+    scale = Scale.of(np.concatenate(found[:3]))
+    training, holdout, generated, fault = (scale.apply(one) for one in found)
+    return Space(
+        extractor.name,
+        training,
+        sides[0].groups,
+        holdout,
+        sides[1].groups,
+        generated,
+        fault,
+    )

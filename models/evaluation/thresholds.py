@@ -1,0 +1,35 @@
+"""The numbers at which a verdict changes, in one place; every report repeats them.
+
+They are conventions: nobody knows at which distance an image stops being of use. They were chosen
+so that unseen real images of the same hospital are never red, and known faults are.
+"""
+
+from typing import Literal
+
+from models.config import Frozen
+
+
+class Thresholds(Frozen):
+    """Verdicts are decided on the end of an interval, never on its middle.
+
+    `excess` is 0 for unseen real images and 1 for a fixed fault; `ratio` is the number of the
+    generated images over that of unseen real ones.
+    """
+
+    version: Literal["1"] = "1"
+    excess_green: float = 0.10
+    excess_amber: float = 0.35
+    high_frequency_green_db: float = 1.0
+    high_frequency_amber_db: float = 3.0
+    ratio_green: float = 0.90
+    ratio_amber_fidelity: float = 0.70
+    ratio_amber_diversity: float = 0.75
+    ratio_red_label: float = 0.50
+    duplicates_green: float = 0.02
+    duplicates_amber: float = 0.05
+    copy_rate_green: float = 0.02
+    closer_to_training_green: float = 0.55
+    membership_green: float = 0.05
+
+
+THRESHOLDS = Thresholds()

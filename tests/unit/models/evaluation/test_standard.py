@@ -1,0 +1,170 @@
+"""What the standard profile says of unseen images and of known faults, on drawn heads."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.config import ReportConfig
+from models.data.phantom import CLASSES, draw_patient, load_head
+from models.evaluation import standard
+from models.evaluation.halves import Side
+from models.evaluation.report import Axis, Light, Metric
+from models.evaluation.standard import Findings
+from models.evaluation.thresholds import THRESHOLDS
+from models.metrics.spaces import encoder
+
+SIDE_PX = 64
+CONFIG = ReportConfig.model_validate(
+    {
+        "profile": "standard",
+        "draws": 60,
+        "min_holdout_images": 40,
+        "min_holdout_groups": 10,
+        "min_generated_images": 40,
+    }
+)
+TRAINING, UNSEEN, PERFECT = (60, 30, 90)
+"""Patients of each side; a perfect generator draws one image of each of its own."""
+
+Pixels = NDArray[np.uint8]
+Heads = tuple[Side, Side, Side]
+
+
+@pytest.fixture(scope="module")
+def heads() -> Heads:
+    """Training and unseen images, three a patient, and one of each of many other patients."""
+    head, sides, first = load_head(), [], 0
+    for patients, slices in ((TRAINING, 3), (UNSEEN, 3), (PERFECT, 1)):
+        images: list[Pixels] = []
+        for patient in range(first, first + patients):
+            rng = np.random.default_rng([7, patient])
+            images.extend(draw_patient(head, CLASSES[patient % 3], slices, SIDE_PX, rng))
+        of_patient = np.repeat(np.arange(first, first + patients), slices)
+        sides.append(Side(np.stack(images), of_patient % 3, of_patient))
+        first += patients
+    return sides[0], sides[1], sides[2]
+
+
+@pytest.fixture
+def judge(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findings]:
+    """Measure some generated images, by default with the labels of the perfect ones."""
+    monkeypatch.setattr(encoder, "find", lambda: None)
+
+    def measure(images: Pixels, labels: NDArray[np.int64] | None = None) -> Findings:
+        labels = heads[2].labels[: len(images)] if labels is None else labels
+        generated = Side(images, labels, np.arange(len(images)))
+        sides = (heads[0], heads[1], generated)
+        return standard.measure(sides, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None)
+
+    return measure
+
+
+def lights(found: Findings) -> dict[Axis, Light]:
+    return {axis: verdict.verdict for axis, verdict in found.verdicts.items()}
+
+
+def the(found: Findings, name: str, space: str, label: str | None = None) -> Metric:
+    (metric,) = (
+        one for one in found.metrics if (one.id, one.space, one.label) == (name, space, label)
+    )
+    return metric
+
+
+def test_unseen_images_are_not_red(heads: Heads, judge: Callable[..., Findings]) -> None:
+    found = judge(heads[2].images)
+    assert set(found.verdicts) == {
+        Axis.SPECTRUM,
+        Axis.FIDELITY,
+        Axis.DIVERSITY,
+        Axis.COPIES,
+        Axis.DISCLOSURE,
+    }
+    assert Light.RED not in lights(found).values()
+    assert lights(found)[Axis.SPECTRUM] is Light.GREEN
+    assert found.limits == [standard.NO_ENCODER]
+    assert found.spaces == ["texture-v1", "randconv-v1"]
+
+
+def test_unseen_real_images_offered_as_generated_are_not_red(
+    heads: Heads, judge: Callable[..., Findings]
+) -> None:
+    found = judge(heads[1].images, heads[1].labels)
+    assert Light.RED not in lights(found).values()
+    assert the(found, "doubles", "texture-v1").verdict is not Light.RED
+
+
+def test_training_images_offered_as_generated_are_red(
+    heads: Heads, judge: Callable[..., Findings]
+) -> None:
+    found = judge(heads[0].images, heads[0].labels)
+    assert lights(found)[Axis.COPIES] is Light.RED
+    assert lights(found)[Axis.DISCLOSURE] is Light.RED
+    assert found.correlations == pytest.approx(1, abs=1e-4)
+    assert the(found, "copy_rate", "pixels").value == 1
+
+
+def test_some_shifted_mirrored_and_noisy_copies_are_red(
+    heads: Heads, judge: Callable[..., Findings]
+) -> None:
+    rng = np.random.default_rng(0)
+    images = heads[2].images.copy()
+    for row in range(0, len(images), 5):
+        copy = np.roll(heads[0].images[row], rng.integers(-2, 3, 2), (0, 1)).astype(float)
+        copy = copy[:, :: rng.choice([1, -1])] + rng.normal(0, 4, copy.shape)
+        images[row] = np.clip(copy, 0, 255)
+    found = judge(images)
+    assert lights(found)[Axis.COPIES] is Light.RED
+    threshold = found.correlations.min()
+    assert (found.correlations[::5] > threshold).mean() > 0.9
+
+
+def test_shuffled_pixels_are_red_where_histograms_see_nothing(
+    heads: Heads, judge: Callable[..., Findings]
+) -> None:
+    rng = np.random.default_rng(0)
+    flat = heads[2].images.reshape(len(heads[2]), -1)
+    shuffled = rng.permuted(flat, axis=1).reshape(heads[2].images.shape)
+    found = judge(shuffled)
+    assert lights(found)[Axis.SPECTRUM] is Light.RED
+    assert lights(found)[Axis.FIDELITY] is Light.RED
+    assert "too much power" in found.verdicts[Axis.SPECTRUM].reason
+
+
+def test_few_images_again_and_again_are_red(heads: Heads, judge: Callable[..., Findings]) -> None:
+    rows = np.arange(len(heads[2])) % 6  # two of each label
+    found = judge(heads[2].images[rows], heads[2].labels[rows])
+    assert lights(found)[Axis.DIVERSITY] is Light.RED
+    assert the(found, "doubles", "texture-v1").verdict is Light.RED
+    assert the(found, "coverage", "texture-v1").verdict is Light.RED
+
+
+def test_label_that_was_not_drawn_is_red(heads: Heads, judge: Callable[..., Findings]) -> None:
+    rows = np.flatnonzero(heads[2].labels != 1)
+    found = judge(heads[2].images[rows], heads[2].labels[rows])
+    assert found.verdicts[Axis.DIVERSITY].verdict is Light.RED
+    lost = the(found, "coverage", "labels", CLASSES[1])
+    assert lost.reason == "no image of this label was generated"
+
+
+def test_few_patients_give_no_verdict(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    few = heads[1].take(np.arange(9))
+    sides = (heads[0], few, heads[2])
+    found = standard.measure(sides, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None)
+    assert set(lights(found).values()) == {Light.GREY}
+    assert "3 groups of holdout images, 10 are needed" in found.verdicts[Axis.COPIES].reason
+
+
+def test_same_seed_says_the_same_in_any_order_of_labels(
+    heads: Heads, judge: Callable[..., Findings]
+) -> None:
+    first, second = judge(heads[2].images[:60]), judge(heads[2].images[:60])
+    assert first.metrics == second.metrics
+
+
+def test_large_sides_are_thinned(heads: Heads) -> None:
+    thin = standard._thinned(heads, 100, 0)
+    assert [len(side) for side in thin] == [100, 90, 90]
+    assert (np.diff(thin[0].groups) >= 0).all()
