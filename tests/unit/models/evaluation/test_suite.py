@@ -112,7 +112,7 @@ def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.Monk
     assert {axis.value for axis in document.verdicts} == set(verdicts)
     # One image is a training image: a rate of one in eighty would not be red.
     assert document.verdicts[Axis.COPIES].verdict is Light.RED
-    assert "copies" in document.verdicts[Axis.COPIES].reason
+    assert "equal a training image" in document.verdicts[Axis.COPIES].reason
     assert document.uses.share.verdict is Light.RED
     assert document.spaces == ["texture-v1", "randconv-v1"]
     assert {metric.space for metric in document.metrics} >= {"spectrum", "pixels", "texture-v1"}
