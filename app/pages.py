@@ -1,5 +1,6 @@
 """Pages for people: self-contained HTML, no script, everything from outside escaped."""
 
+import base64
 from collections.abc import Mapping
 from functools import lru_cache
 
@@ -22,6 +23,26 @@ def certificate(
         dataset_id=dataset_id,
         sealed_at=sealed_at,
         keeps_original=keeps_original,
+    )
+
+
+def report(
+    document: Mapping[str, object],
+    plots: Mapping[str, bytes],
+    *,
+    report_id: str,
+    measured_at: str,
+    shows_patients: bool,
+) -> str:
+    """Return a report as one page, with its `plots`, PNGs by name, inside."""
+    inlined = {name: base64.b64encode(data).decode() for name, data in plots.items()}
+    page = _environment().get_template("report.html")
+    return page.render(
+        document,
+        plots=inlined,
+        report_id=report_id,
+        measured_at=measured_at,
+        shows_patients=shows_patients,
     )
 
 

@@ -83,6 +83,17 @@ def seal(
     row.document, row.plots = document, plots
 
 
+def document(row: Report) -> dict[str, object]:
+    """Return what was measured.
+
+    Raises:
+        NotReadyError: if the report is not finished.
+    """
+    require_ready(row)
+    assert row.document is not None, "a report that is ready has one"
+    return row.document
+
+
 def plot_key(row: Report, name: str) -> str:
     """Return the key of a plot's PNG.
 

@@ -382,6 +382,10 @@ class ReportProfile(StrEnum):
     """Spectrum, fidelity, diversity, copies and disclosure as well."""
 
 
+SHOWS_PATIENTS = "closest"
+"""The plot of a report that has images of patients in it."""
+
+
 class ReportConfig(Frozen):
     """How the numbers of a report are resampled."""
 

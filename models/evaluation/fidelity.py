@@ -20,7 +20,7 @@ from models.evaluation.halves import (
     Rows,
     Sides,
     band,
-    by_excess,
+    by_floor,
     by_ratio,
     lacking,
     metric,
@@ -31,7 +31,6 @@ from models.metrics import kernel, neighbours
 
 NEIGHBOURS = 5
 COLLAPSED_IMAGES = 8
-BLUR, COLLAPSE = "blur of 1 % of the side", f"{COLLAPSED_IMAGES} images again and again"
 _DOUBLES_QUANTILE = 0.01
 
 
@@ -125,7 +124,9 @@ def _distance(
         indicators = np.stack([np.isin(rows, one) for one in chosen]).astype(np.float64)
         found.append(kernel.weighted_distances(grams, weights, indicators))
     made, real, fault = found
-    judged = by_excess(made, real, fault, thresholds.excess_green, thresholds.excess_amber, BLUR)
+    judged = by_floor(
+        made, real, thresholds.distance_green, thresholds.distance_amber, "kernel distance"
+    )
     if lacks:
         judged = Light.GREY, lacks
     return metric(sides, "kernel_distance", space.name, made, judged, real, fault)

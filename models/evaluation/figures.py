@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from models.evaluation.intensity import LEVELS, SPACES, Comparison, Space, cut
 from models.evaluation.report import Metric
@@ -92,3 +93,61 @@ def _annotate(axes: Axes, row: Comparison, space: Space, metrics: Sequence[Metri
         fontsize=8,
         bbox={"facecolor": "white", "alpha": 0.8, "edgecolor": "none"},
     )
+
+
+def draw_excess(path: Path, metrics: Sequence[Metric]) -> None:
+    """Write every number over all labels on one scale: 0 unseen real images, 1 the known fault.
+
+    A dot is the median, its whisker the interval; the shading is where unseen real images lie.
+    """
+    shown = [one for one in metrics if one.label is None and one.excess is not None and one.ci]
+    figure = Figure(figsize=(WIDTH_INCHES, 1.4 + 0.32 * max(1, len(shown))), dpi=DPI)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    axes = figure.subplots()
+    for row, one in enumerate(reversed(shown)):
+        assert one.floor is not None, "an excess has a floor"
+        assert one.control is not None, "and a fault"
+        assert one.ci is not None, "and an interval"
+        low, high = (_on_scale(one, end) for end in one.ci)
+        band = [_on_scale(one, end) for end in (one.floor.q05, one.floor.q95)]
+        axes.barh(row, max(band) - min(band), left=min(band), height=0.7, color=BAND_COLOUR)
+        axes.plot([low, high], [row, row], color=GENERATED_COLOUR, lw=2)
+        axes.plot([one.excess or 0.0], [row], "o", color=GENERATED_COLOUR)
+    axes.axvline(0, color=REAL_COLOUR, lw=1)
+    axes.axvline(1, color=REAL_COLOUR, lw=1, ls=":")
+    axes.set_xlim(-1, 2)
+    axes.set_yticks(
+        range(len(shown)),
+        [f"{one.id} [{one.space}]: {one.verdict.value}" for one in reversed(shown)],
+        fontsize=8,
+    )
+    axes.set_xlabel("0: as unseen real images (shaded: 5 to 95 %); 1: as the known fault")
+    axes.set_title("SYNTHETIC images between real ones and a known fault", fontsize=11, loc="left")
+    figure.savefig(path, metadata={"Software": "gliaforge", "Description": "SYNTHETIC"})
+
+
+def _on_scale(metric: Metric, value: float) -> float:
+    assert metric.floor is not None, "asked of a metric with a floor"
+    assert metric.control is not None, "and with a control"
+    return (value - metric.floor.median) / (metric.control - metric.floor.median)
+
+
+def draw_rows(path: Path, rows: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> None:
+    """Write images `(n, S, S)` in named rows; without a row the figure says so."""
+    most = max((len(images) for _, images in rows), default=1)
+    figure = Figure(figsize=(WIDTH_INCHES, 0.8 + 1.25 * max(1, len(rows))), dpi=DPI)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    figure.suptitle(title if rows else f"{title}: none", fontsize=11)
+    for panels, (name, images) in zip(
+        figure.subplots(max(1, len(rows)), most, squeeze=False), rows, strict=False
+    ):
+        panels[0].set_ylabel(name, fontsize=8)
+        for at, axes in enumerate(panels):
+            axes.set(xticks=[], yticks=[], frame_on=False)
+            if at < len(images):
+                axes.imshow(images[at], cmap="gray", vmin=0, vmax=255)
+    if not rows:
+        figure.axes[0].set_axis_off()
+    figure.savefig(path, metadata={"Software": "gliaforge", "Description": "SYNTHETIC"})

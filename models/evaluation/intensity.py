@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 
 from models.config import ReportConfig
 from models.evaluation.report import Floor, Light, Metric
+from models.evaluation.thresholds import THRESHOLDS
 
 LEVELS = 256
 CONTROL_GAMMA = 1.5
-GREEN_EXCESS, AMBER_EXCESS = 0.10, 0.35
+GREEN_EXCESS, AMBER_EXCESS = THRESHOLDS.excess_green, THRESHOLDS.excess_amber
 
 Floats = NDArray[np.float64]
 Space = Literal["whole", "foreground"]

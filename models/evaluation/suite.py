@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.config import POOLED_LABEL, IngestConfig, ReportProfile
+from models.config import POOLED_LABEL, SHOWS_PATIENTS, IngestConfig, ReportProfile
 from models.data.archive import read_entries
 from models.data.packing import HOLDOUT, TRAIN, Pack, open_pack
 from models.data.pictures import to_grayscale
 from models.data.rejection import Rejection
 from models.evaluation import integrity
-from models.evaluation.figures import draw_intensity
+from models.evaluation.figures import draw_excess, draw_intensity, draw_rows
 from models.evaluation.halves import Side
 from models.evaluation.intensity import (
     CONTROL_GAMMA,
@@ -120,6 +120,13 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         metrics += found.metrics
         limits += found.limits
         spaces = found.spaces
+        draw_excess(plots / "metrics.png", metrics)
+        draw_rows(plots / "generated.png", found.generated, "SYNTHETIC images, chosen at random")
+        draw_rows(
+            plots / f"{SHOWS_PATIENTS}.png",
+            found.closest,
+            "SYNTHETIC images that resemble a training image most, above those (PATIENT images)",
+        )
     document = ReportDocument(
         profile=spec.config.profile,
         verdicts=verdicts,

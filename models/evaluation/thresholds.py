@@ -12,8 +12,9 @@ from models.config import Frozen
 class Thresholds(Frozen):
     """Verdicts are decided on the end of an interval, never on its middle.
 
-    `excess` is 0 for unseen real images and 1 for a fixed fault; `ratio` is the number of the
-    generated images over that of unseen real ones.
+    `excess` is 0 for unseen real images and 1 for a fixed fault (gray levels only); `distance` is
+    in units of what unseen real images reach, the 95 % quantile of their draws; `ratio` is the
+    number of the generated images over that of unseen real ones.
     """
 
     version: Literal["1"] = "1"
@@ -21,6 +22,8 @@ class Thresholds(Frozen):
     excess_amber: float = 0.35
     high_frequency_green_db: float = 1.0
     high_frequency_amber_db: float = 3.0
+    distance_green: float = 1.0
+    distance_amber: float = 2.0
     ratio_green: float = 0.90
     ratio_amber_fidelity: float = 0.70
     ratio_amber_diversity: float = 0.75

@@ -1,9 +1,12 @@
 """/v1/reports and /v1/schemas: measure a batch, read the findings."""
 
-from fastapi import APIRouter, Depends, Request, Response
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import HTMLResponse
 from pydantic import JsonValue
 
-from app import reports, resources, tables
+from app import pages, reports, resources, tables
 from app.api.auth import ReportsReader, ReportsWriter
 from app.api.caching import cached_png
 from app.api.dependencies import RequestID, ServiceParts, Session
@@ -13,6 +16,7 @@ from app.api.pagination import After, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import reports as schemas
 from app.errors import ConflictError, NotFoundError, NotReadyError, TooManyJobsError
+from models.config import SHOWS_PATIENTS
 
 router = APIRouter(prefix="/v1", tags=["reports"], route_class=IdempotentRoute)
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
@@ -69,6 +73,38 @@ def delete_report(report_id: ReportID, caller: ReportsWriter, session: Session) 
     """Delete a report and its plots."""
     row = resources.get(session, tables.Report, caller.tenant_id, report_id)
     resources.delete(session, row)
+
+
+@router.get(
+    "/reports/{report_id}/html",
+    response_class=HTMLResponse,
+    responses=documented(NotFoundError, NotReadyError),
+)
+def get_report_page(
+    report_id: ReportID,
+    caller: ReportsReader,
+    parts: ServiceParts,
+    session: Session,
+    *,
+    redact_reals: Annotated[
+        bool, Query(description="Leave out the figure that shows images of patients.")
+    ] = False,
+) -> HTMLResponse:
+    """Return the report as one page to read, print or keep: no script, nothing loaded."""
+    row = resources.get(session, tables.Report, caller.tenant_id, report_id)
+    document = reports.document(row)
+    hidden = {SHOWS_PATIENTS} if redact_reals else set()
+    plots = {name: parts.storage.get(key) for name, key in row.plots.items() if name not in hidden}
+    assert row.job is not None, "a report that is ready has a job"
+    assert row.job.finished_at is not None, "which has ended"
+    page = pages.report(
+        document,
+        plots,
+        report_id=row.id,
+        measured_at=f"{row.job.finished_at:%Y-%m-%d %H:%M} UTC",
+        shows_patients=SHOWS_PATIENTS in plots,
+    )
+    return HTMLResponse(page)
 
 
 @router.get(

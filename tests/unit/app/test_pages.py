@@ -7,6 +7,8 @@ from app import pages
 from models.config import IngestConfig
 from models.data import certificate
 from models.data.judging import Judge
+from models.evaluation.report import Axis, Light, Metric, ReportDocument
+from models.evaluation.thresholds import THRESHOLDS
 from models.run_folder import IngestSummary
 
 HOSTILE = "<script>x</script>\"'&"
@@ -73,3 +75,87 @@ def test_a_certificate_with_a_part_missing_is_an_error_and_no_page(
     del document["groups"]["rule"]
     with pytest.raises(UndefinedError, match="rule"):
         page(document)
+
+
+@pytest.fixture
+def measured() -> dict[str, Any]:
+    """A report whose labels and reasons are a stranger's."""
+    verdict = {"verdict": "red", "reason": HOSTILE}
+    metric = Metric(
+        id="coverage",
+        space="texture-v1",
+        label=HOSTILE,
+        value=0.25,
+        ci=(0.2, 0.3),
+        floor=None,
+        control=None,
+        excess=None,
+        n_real=3,
+        n_generated=4,
+        n_groups=2,
+        verdict=Light.AMBER,
+        reason=HOSTILE,
+    )
+    document = ReportDocument.model_validate(
+        {
+            "profile": "standard",
+            "verdicts": {Axis.COPIES: verdict},
+            "uses": {"augment": verdict, "share": verdict, "demonstrate": verdict},
+            "checks": [{"id": "constant", "value": 0, "verdict": "green", "reason": "none"}],
+            "metrics": [metric],
+            "limits": [HOSTILE],
+            "method": {
+                "foreground": "above",
+                "foreground_threshold": 9,
+                "resampling": "halves",
+                "mix": {},
+                "control": "gamma",
+                "seed": 0,
+            },
+            "config": {},
+            "thresholds": THRESHOLDS,
+            "spaces": ["texture-v1"],
+            "counts": {
+                "training": {HOSTILE: 7},
+                "holdout": {HOSTILE: 3},
+                "holdout_groups": {HOSTILE: 2},
+                "generated": {HOSTILE: 4},
+                "generated_unusable": 0,
+            },
+            "image_size_px": 64,
+            "dataset_digest": "d" * 64,
+            "software": {"numpy": "2"},
+        }
+    )
+    shown: dict[str, Any] = document.model_dump(mode="json")
+    return shown
+
+
+def report_page(measured: dict[str, Any], *, shows_patients: bool = False) -> str:
+    return pages.report(
+        measured,
+        {"generated": b"png"},
+        report_id="rpt_1",
+        measured_at="2026-11-26 10:00 UTC",
+        shows_patients=shows_patients,
+    )
+
+
+def test_report_is_one_page_without_a_script(measured: dict[str, Any]) -> None:
+    html = report_page(measured)
+    assert "<script" not in html
+    assert "http" not in html.replace("http-equiv", "")
+    assert 'src="data:image/png;base64,cG5n"' in html
+    assert html.count("<img") == html.count("<img alt=") == 1
+    assert "4 synthetic images beside 3 real ones" in html
+    assert "✗ red" in html
+
+
+def test_report_says_that_it_shows_patients(measured: dict[str, Any]) -> None:
+    assert "images of patients" not in report_page(measured)
+    assert "images of patients" in report_page(measured, shows_patients=True)
+
+
+def test_report_of_before_there_were_thresholds_is_shown(measured: dict[str, Any]) -> None:
+    del measured["thresholds"], measured["spaces"]
+    assert "none in this profile" in report_page(measured)
