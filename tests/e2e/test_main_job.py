@@ -161,6 +161,15 @@ def test_standard_report_has_the_other_axes_too(
     # Sixty drawn heads leave too few unseen ones to say more.
     assert "not enough data" in verdicts["copies"]["reason"]
     assert found["details"]["thresholds"]["version"] == "1"
+    assert found["plots"] == ["closest", "generated", "intensity", "metrics"]
+    path = f"/v1/reports/{found['id']}/html"
+    page = api.get(path)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert page.text.count("<img") == 4
+    assert "shows images of patients" in page.text
+    redacted = api.get(path, params={"redact_reals": True})
+    assert redacted.text.count("<img") == 3
+    assert "shows images of patients" not in redacted.text
 
 
 def test_report_on_an_untrained_generator_is_not_green(report: Resource) -> None:

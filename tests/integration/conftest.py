@@ -494,6 +494,38 @@ def _batch(parts: Parts, tenant_id: str, generator_id: str) -> str:
     return row.id
 
 
+MEASURED: dict[str, object] = {
+    "schema_version": "1",
+    "profile": "quick",
+    "verdicts": {"integrity": {"verdict": "green", "reason": "whole"}},
+    "uses": {
+        use: {"verdict": "grey", "reason": "not measured"}
+        for use in ("augment", "share", "demonstrate")
+    },
+    "checks": [],
+    "metrics": [],
+    "limits": ["proves nothing"],
+    "method": {
+        "foreground": "above",
+        "foreground_threshold": 9,
+        "resampling": "draws",
+        "mix": {},
+        "control": "gamma",
+        "seed": 0,
+    },
+    "counts": {
+        "training": {"glioma": 28},
+        "holdout": {"glioma": 8},
+        "holdout_groups": {"glioma": 8},
+        "generated": {"glioma": 4},
+        "generated_unusable": 0,
+    },
+    "image_size_px": 64,
+    "dataset_digest": "0" * 64,
+    "software": {"numpy": "2"},
+}
+
+
 def _report(parts: Parts, tenant_id: str, dataset_id: str, batch_id: str) -> tuple[str, str]:
     with parts.database.transaction() as session:
         row = reports.create(
@@ -509,7 +541,7 @@ def _report(parts: Parts, tenant_id: str, dataset_id: str, batch_id: str) -> tup
     with parts.database.transaction() as session:
         claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
         assert claimed is not None
-        reports.seal(session, claimed, {"schema_version": "1"}, {"intensity": key})
+        reports.seal(session, claimed, MEASURED, {"intensity": key, "closest": key})
         jobs.finish(session, claimed, Status.SUCCEEDED)
     return row.id, row.job_id
 
