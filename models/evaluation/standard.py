@@ -59,6 +59,10 @@ def measure(
     """
     sides = _thinned(sides, config.max_images, seed)
     training, holdout, generated = sides
+    if lacks := _lacking(sides):
+        verdict = Verdict(verdict=Light.GREY, reason=f"not enough data: {lacks}")
+        known = _some(generated, names, seed)
+        return Findings(dict.fromkeys(_MEASURED, verdict), [], [], [], np.empty(0), known, [])
     compared = _pairs(sides, names, config.draws, seed)
     blurred = Side(spectrum.blurred(holdout.images), holdout.labels, holdout.groups)
     metrics: dict[Axis, list[Metric]] = {axis: [] for axis in _MEASURED}
@@ -135,6 +139,17 @@ def _thinned(sides: tuple[Side, Side, Side], most: int, seed: int) -> tuple[Side
         return side.take(np.sort(random.choice(len(side), most, replace=False)))
 
     return thin(sides[0]), thin(sides[1]), thin(sides[2])
+
+
+def _lacking(sides: tuple[Side, Side, Side]) -> str | None:
+    """Say which side has not enough images for anything to be computed."""
+    names = ("training images", "holdout images", "generated images of the dataset's labels")
+    found = [
+        f"{len(side)} {name}, {fidelity.NEIGHBOURS + 1} are needed"
+        for side, name in zip(sides, names, strict=True)
+        if len(side) <= fidelity.NEIGHBOURS
+    ]
+    return "; ".join(found) or None
 
 
 def _pairs(

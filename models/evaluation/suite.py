@@ -60,7 +60,7 @@ _GATES = {
     "demonstrate": (Axis.INTENSITY, Axis.SPECTRUM, Axis.FIDELITY),
 }
 _COPIED = ("exact_copies", "mirrored_copies")
-QUICK_STEPS, STANDARD_STEPS = 5, 5
+QUICK_STEPS, STANDARD_STEPS = 4, 5
 
 
 def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, JsonValue]:

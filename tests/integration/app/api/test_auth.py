@@ -57,6 +57,7 @@ SCOPES = {
     "listReports": Scope.REPORTS_READ,
     "getReport": Scope.REPORTS_READ,
     "getReportPlot": Scope.REPORTS_READ,
+    "getReportPage": Scope.REPORTS_READ,
     "getReportSchema": Scope.REPORTS_READ,
     "listJobs": Scope.JOBS_READ,
     "getJob": Scope.JOBS_READ,

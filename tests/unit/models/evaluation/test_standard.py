@@ -157,6 +157,27 @@ def test_few_patients_give_no_verdict(heads: Heads, monkeypatch: pytest.MonkeyPa
     assert "3 groups of holdout images, 10 are needed" in found.verdicts[Axis.COPIES].reason
 
 
+@pytest.mark.parametrize("missing", [0, 1, 2])
+def test_side_without_images_gives_no_verdict(heads: Heads, missing: int) -> None:
+    sides = [side.take(np.arange(0)) if at == missing else side for at, side in enumerate(heads)]
+    three = (sides[0], sides[1], sides[2])
+    found = standard.measure(three, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None)
+    assert set(lights(found).values()) == {Light.GREY}
+    assert len(found.verdicts) == 5
+    assert "0 " in found.verdicts[Axis.COPIES].reason
+
+
+def test_one_network_for_all_labels_is_compared_as_one(
+    heads: Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    pooled = [Side(side.images, np.zeros(len(side), np.int64), side.groups) for side in heads]
+    three = (pooled[0], pooled[1], pooled[2])
+    found = standard.measure(three, ("all",), CONFIG, THRESHOLDS, 0, lambda _message: None)
+    assert {metric.label for metric in found.metrics} == {None}
+    assert Light.RED not in lights(found).values()
+
+
 def test_same_seed_says_the_same_in_any_order_of_labels(
     heads: Heads, judge: Callable[..., Findings]
 ) -> None:
