@@ -50,10 +50,15 @@ def copies(
     low, high = _clopper_pearson(count, total)
     chance = _chance(sides.n_groups)
     lacks = lacking(sides, config)
-    judged = (
-        (Light.GREY, lacks) if lacks else _judge_copies(count, total, low, high, chance, thresholds)
-    )
-    light, reason = judged
+    light, reason = _judge_copies(count, total, low, high, chance, thresholds)
+    if lacks:
+        light, reason = Light.GREY, lacks
+    # One is enough, whatever the rate; unseen real images that are as near set the bar higher.
+    most = max(limit, thresholds.copy_correlation_red)
+    if len(holdout):
+        most = max(most, float(search.above(holdout.images, most).max()))
+    if near := int((found > most).sum()):
+        light, reason = Light.RED, f"{near} of {total} generated images are nearly a training image"
     return Metric(
         id="copy_rate",
         space="pixels",
@@ -95,7 +100,7 @@ def _judge_copies(
         return Light.RED, words
     if high <= thresholds.copy_rate_green:
         return Light.GREEN, words
-    return Light.AMBER, f"{words}; more generated images would tell"
+    return Light.AMBER, f"{words}; more generated images or more unseen patients would tell"
 
 
 def disclosure(

@@ -23,6 +23,10 @@ NO_ENCODER = (
     "The encoder's weights are not installed: fixed random convolutions stand in for it, which see "
     "less of anatomy. Install the extra `worker` for it."
 )
+THINNED = (
+    "Everything but gray levels and exact copies was measured on at most {most} images of a side, "
+    "drawn by chance: near copies of other training images were not looked for."
+)
 SHOWN = 10
 """Images of each row of a figure."""
 Tell = Callable[[str], None]
@@ -57,6 +61,7 @@ def measure(
     Of a side with more than `max_images` some are drawn. `tell` is called before each step,
     and may raise.
     """
+    is_thinned = any(len(side) > config.max_images for side in sides)
     sides = _thinned(sides, config.max_images, seed)
     training, holdout, generated = sides
     if lacks := _lacking(sides):
@@ -75,6 +80,8 @@ def measure(
             found = spectrum.measure(one, (*powers,), config, thresholds)  # type: ignore[arg-type]
             metrics[Axis.SPECTRUM] += found
     extractors, limits = _extractors()
+    if is_thinned:
+        limits.append(THINNED.format(most=config.max_images))
     spaces = []
     for extractor in extractors:
         tell(f"describing the images in {extractor.name}")
@@ -89,6 +96,9 @@ def measure(
     rate, correlations = memorisation.copies(
         compared[0], training, holdout, generated, config, thresholds
     )
+    if is_thinned and rate.verdict is Light.GREEN:
+        reason = f"{rate.reason}, but not all images were looked through"
+        rate = rate.model_copy(update={"verdict": Light.AMBER, "reason": reason})
     metrics[Axis.COPIES].append(rate)
     tell("asking whether the images tell who was trained on")
     metrics[Axis.DISCLOSURE] += memorisation.disclosure(

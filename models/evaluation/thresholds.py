@@ -1,7 +1,8 @@
 """The numbers at which a verdict changes, in one place; every report repeats them.
 
 They are conventions: nobody knows at which distance an image stops being of use. They were chosen
-so that unseen real images of the same hospital are never red, and known faults are.
+so that unseen real images of the same hospital are not red, and known faults are. The limits of
+single files are in `models.evaluation.integrity`.
 """
 
 from typing import Literal
@@ -31,6 +32,8 @@ class Thresholds(Frozen):
     duplicates_green: float = 0.02
     duplicates_amber: float = 0.05
     copy_rate_green: float = 0.02
+    copy_correlation_red: float = 0.99
+    """A single image that is nearer to a training image than this, and than any unseen one."""
     closer_to_training_green: float = 0.55
     membership_green: float = 0.05
 

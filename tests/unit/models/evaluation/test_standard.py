@@ -120,6 +120,14 @@ def test_some_shifted_mirrored_and_noisy_copies_are_red(
     assert (found.correlations[::5] > threshold).mean() > 0.9
 
 
+def test_one_nearly_exact_copy_is_red(heads: Heads, judge: Callable[..., Findings]) -> None:
+    images = heads[2].images.copy()
+    images[0] = np.clip(heads[0].images[0].astype(int) + 1, 0, 255)
+    found = judge(images)
+    assert lights(found)[Axis.COPIES] is Light.RED
+    assert "1 of 90 generated images are nearly" in found.verdicts[Axis.COPIES].reason
+
+
 def test_shuffled_pixels_are_red_where_histograms_see_nothing(
     heads: Heads, judge: Callable[..., Findings]
 ) -> None:
@@ -183,6 +191,16 @@ def test_same_seed_says_the_same_in_any_order_of_labels(
 ) -> None:
     first, second = judge(heads[2].images[:60]), judge(heads[2].images[:60])
     assert first.metrics == second.metrics
+
+
+def test_copies_are_not_green_when_not_all_images_were_looked_through(
+    heads: Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    few = CONFIG.model_copy(update={"max_images": 100})
+    found = standard.measure(heads, CLASSES, few, THRESHOLDS, 0, lambda _message: None)
+    assert found.verdicts[Axis.COPIES].verdict is not Light.GREEN
+    assert any("at most 100 images of a side" in limit for limit in found.limits)
 
 
 def test_large_sides_are_thinned(heads: Heads) -> None:
