@@ -10,7 +10,7 @@ from app.jobs import Claim
 from app.resources import require_ready, start_job
 from app.storage import resource_prefix
 from app.tables import Dataset, Generator, Report, SampleBatch
-from models.config import TRAINING_CONFIG, ReportProfile
+from models.config import SHOWS_GENERATED, SHOWS_PATIENTS, TRAINING_CONFIG, ReportProfile
 
 
 def create(
@@ -92,6 +92,21 @@ def document(row: Report) -> dict[str, object]:
     require_ready(row)
     assert row.document is not None, "a report that is ready has one"
     return row.document
+
+
+def shown_plots(row: Report, *, with_patients: bool) -> dict[str, str]:
+    """Return the keys of the plots that a reader may see, by name.
+
+    Without patients that which shows them is left out, and so are the generated images unless none
+    of them is suspected to be a copy.
+    """
+    if with_patients:
+        return dict(row.plots)
+    verdicts = document(row).get("verdicts", {})
+    assert isinstance(verdicts, dict), "as it was sealed"
+    is_clear = verdicts.get("copies", {}).get("verdict") == "green"
+    hidden = {SHOWS_PATIENTS} if is_clear else {SHOWS_PATIENTS, SHOWS_GENERATED}
+    return {name: key for name, key in row.plots.items() if name not in hidden}
 
 
 def plot_key(row: Report, name: str) -> str:

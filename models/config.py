@@ -382,8 +382,8 @@ class ReportProfile(StrEnum):
     """Spectrum, fidelity, diversity, copies and disclosure as well."""
 
 
-SHOWS_PATIENTS = "closest"
-"""The plot of a report that has images of patients in it."""
+SHOWS_PATIENTS, SHOWS_GENERATED = "closest", "generated"
+"""The plots of a report that have images of patients and of the batch in them."""
 
 
 class ReportConfig(Frozen):

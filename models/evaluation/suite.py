@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.config import POOLED_LABEL, SHOWS_PATIENTS, IngestConfig, ReportProfile
+from models.config import POOLED_LABEL, SHOWS_GENERATED, SHOWS_PATIENTS, IngestConfig, ReportProfile
 from models.data.archive import read_entries
 from models.data.packing import HOLDOUT, TRAIN, Pack, open_pack
 from models.data.pictures import to_grayscale
@@ -121,7 +121,9 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         limits += found.limits
         spaces = found.spaces
         draw_excess(plots / "metrics.png", metrics)
-        draw_rows(plots / "generated.png", found.generated, "SYNTHETIC images, chosen at random")
+        draw_rows(
+            plots / f"{SHOWS_GENERATED}.png", found.generated, "SYNTHETIC images, chosen at random"
+        )
         draw_rows(
             plots / f"{SHOWS_PATIENTS}.png",
             found.closest,

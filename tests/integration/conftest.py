@@ -541,7 +541,9 @@ def _report(parts: Parts, tenant_id: str, dataset_id: str, batch_id: str) -> tup
     with parts.database.transaction() as session:
         claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
         assert claimed is not None
-        reports.seal(session, claimed, MEASURED, {"intensity": key, "closest": key})
+        reports.seal(
+            session, claimed, MEASURED, dict.fromkeys(("closest", "generated", "intensity"), key)
+        )
         jobs.finish(session, claimed, Status.SUCCEEDED)
     return row.id, row.job_id
 

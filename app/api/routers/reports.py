@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse
 from pydantic import JsonValue
 
 from app import pages, reports, resources, tables
-from app.api.auth import ReportsReader, ReportsWriter
+from app.api.auth import ReportsReader, ReportsWriter, demand
 from app.api.caching import cached_png
 from app.api.dependencies import RequestID, ServiceParts, Session
 from app.api.idempotency import IdempotentRoute, documented_key
@@ -15,6 +15,7 @@ from app.api.ids import ReportID
 from app.api.pagination import After, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import reports as schemas
+from app.api_keys import Scope
 from app.errors import ConflictError, NotFoundError, NotReadyError, TooManyJobsError
 from models.config import SHOWS_PATIENTS
 
@@ -87,14 +88,22 @@ def get_report_page(
     session: Session,
     *,
     redact_reals: Annotated[
-        bool, Query(description="Leave out the figure that shows images of patients.")
+        bool,
+        Query(
+            description="Leave out the images of patients, and the generated ones unless none of "
+            "them is suspected to be a copy."
+        ),
     ] = False,
 ) -> HTMLResponse:
-    """Return the report as one page to read, print or keep: no script, nothing loaded."""
+    """Return the report as one page to read, print or keep: no script, nothing loaded.
+
+    Without the scope `datasets:read` it is redacted.
+    """
     row = resources.get(session, tables.Report, caller.tenant_id, report_id)
     document = reports.document(row)
-    hidden = {SHOWS_PATIENTS} if redact_reals else set()
-    plots = {name: parts.storage.get(key) for name, key in row.plots.items() if name not in hidden}
+    with_patients = caller.may(Scope.DATASETS_READ) and not redact_reals
+    keys = reports.shown_plots(row, with_patients=with_patients)
+    plots = {name: parts.storage.get(key) for name, key in keys.items()}
     assert row.job is not None, "a report that is ready has a job"
     assert row.job.finished_at is not None, "which has ended"
     page = pages.report(
@@ -124,9 +133,15 @@ def get_report_plot(
     session: Session,
     request: Request,
 ) -> Response:
-    """Return a plot; `intensity` is the overlay of real and generated distributions."""
+    """Return a plot; `intensity` is the overlay of real and generated distributions.
+
+    `closest` shows images of patients, and `generated` may while copies are suspected: these need
+    the scope `datasets:read` too.
+    """
     row = resources.get(session, tables.Report, caller.tenant_id, report_id)
     key = reports.plot_key(row, name)
+    if name not in reports.shown_plots(row, with_patients=False):
+        demand(caller, Scope.DATASETS_READ)
     return cached_png(request, key, lambda: parts.storage.get(key))
 
 
