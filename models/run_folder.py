@@ -184,6 +184,9 @@ class ReportSpec(Frozen):
 
     packed: str = "packed.safetensors"
     generated: str = Field("images.zip", description="Zip of `images/<label>/*.png`.")
+    asked: tuple[str, ...] | None = Field(
+        None, description="Labels of which images were asked for; null for all of the dataset's."
+    )
     limits: tuple[str, ...] = Field((), description="What else the report does not show.")
     config: ReportConfig = ReportConfig()
     seed: int = Field(0, ge=0)

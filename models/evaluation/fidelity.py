@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from models.config import ReportConfig
 from models.evaluation.halves import (
+    Described,
     Floats,
     Judgement,
     Rows,
     Sides,
     band,
     by_floor,
+    by_limit,
     by_ratio,
     lacking,
     metric,
@@ -32,89 +34,69 @@ from models.metrics import kernel, neighbours
 NEIGHBOURS = 5
 COLLAPSED_IMAGES = 8
 _DOUBLES_QUANTILE = 0.01
-
-
-@dataclass(frozen=True)
-class Space:
-    """The features of every side in one space, on one scale: `(N, D)` each."""
-
-    name: str
-    training: Floats
-    training_groups: Rows
-    holdout: Floats
-    holdout_groups: Rows
-    generated: Floats
-    fault: Floats
-    """The blurred holdout images."""
+_SAME = 1e-6
+"""Squared distance up to which features are equal but for rounding."""
 
 
 def measure(
-    space: Space, sides: Sides, config: ReportConfig, thresholds: Thresholds, seed: int
+    described: Described, sides: Sides, config: ReportConfig, thresholds: Thresholds, seed: int
 ) -> tuple[list[Metric], list[Metric]]:
-    """Return the metrics of fidelity, and those of diversity."""
+    """Return the metrics of fidelity, and those of diversity, of sides that have draws.
+
+    More than `NEIGHBOURS` training images are needed.
+    """
     random = np.random.default_rng([seed, 1])
-    if len(sides.training) <= NEIGHBOURS or not sides.draws:
-        return [], []
     lacks = lacking(sides, config)
 
     def grey(judged: Judgement) -> Judgement:
         return (Light.GREY, lacks) if lacks else judged
 
-    near = _Near.of(space, sides)
-    fidelity = [_distance(space, sides, thresholds, lacks, random)]
+    near = _Near.of(described, sides)
+    fidelity = [_distance(described, sides, thresholds, lacks, random)]
     for name, of_real, of_made, of_fault in near.of_images():
         real = np.array([of_real[ours].mean() for ours, _ in near.draws])
         made = np.array([of_made[theirs].mean() for _, theirs in near.draws])
         fault = np.array([of_fault[ours].mean() for ours, _ in near.draws])
         judged = by_ratio(made, real, thresholds.ratio_green, thresholds.ratio_amber_fidelity, name)
-        fidelity.append(metric(sides, name, space.name, made, grey(judged), real, fault))
+        fidelity.append(metric(sides, name, described.space, made, grey(judged), real, fault))
     diversity = []
     for name, drawn in near.of_sets(random).items():
         made, real, fault = drawn
         if name == "doubles":
-            judged = _judge_doubles(made, real, thresholds)
+            # Unseen real images have one in a hundred, or more in a small sample.
+            _, usual, allowed = band(real)
+            judged = by_limit(
+                made,
+                allowed + thresholds.duplicates_green,
+                allowed + thresholds.duplicates_amber,
+                f"{band(made)[1]:.1%} of the generated images are nearly another one, "
+                f"of real ones {usual:.1%}",
+            )
         else:
             judged = by_ratio(
                 made, real, thresholds.ratio_green, thresholds.ratio_amber_diversity, name
             )
-            judged = _lost(sides, made, real, judged, thresholds)
-        diversity.append(metric(sides, name, space.name, made, grey(judged), real, fault))
+            judged = _red_below_half(sides, made, real, judged, thresholds)
+        diversity.append(metric(sides, name, described.space, made, grey(judged), real, fault))
     return fidelity, diversity
 
 
-def lost(sides: Sides) -> Metric:
-    """Return what there is to say of a label of which nothing was generated."""
-    return Metric(
-        id="coverage",
-        space="labels",
-        label=sides.label,
-        value=0.0,
-        ci=None,
-        floor=None,
-        control=None,
-        excess=None,
-        n_real=len(sides.holdout),
-        n_generated=0,
-        n_groups=sides.n_groups,
-        verdict=Light.RED,
-        reason="no image of this label was generated",
-    )
-
-
 def _distance(
-    space: Space,
+    described: Described,
     sides: Sides,
     thresholds: Thresholds,
     lacks: str | None,
     random: np.random.Generator,
 ) -> Metric:
     """Resample the training images by groups, the same for all; the others by the draws."""
-    training = space.training[sides.training]
-    weights = kernel.group_weights(space.training_groups[sides.training], len(sides.draws), random)
+    training = described.training[sides.training]
+    weights = kernel.group_weights(
+        described.training_groups[sides.training], len(sides.draws), random
+    )
     parts = (
-        (space.generated, sides.generated, [made for _, made in sides.draws]),
-        (space.holdout, sides.holdout, [real for real, _ in sides.draws]),
-        (space.fault, sides.holdout, [real for real, _ in sides.draws]),
+        (described.generated, sides.generated, [made for _, made in sides.draws]),
+        (described.holdout, sides.holdout, [real for real, _ in sides.draws]),
+        (described.fault, sides.holdout, [real for real, _ in sides.draws]),
     )
     within = kernel.kernel(training, training)
     found = []
@@ -129,7 +111,7 @@ def _distance(
     )
     if lacks:
         judged = Light.GREY, lacks
-    return metric(sides, "kernel_distance", space.name, made, judged, real, fault)
+    return metric(sides, "kernel_distance", described.space, made, judged, real, fault)
 
 
 @dataclass(frozen=True)
@@ -147,13 +129,13 @@ class _Near:
     """Columns, where the draws of the sides have rows."""
 
     @classmethod
-    def of(cls, space: Space, sides: Sides) -> "_Near":
-        training = space.training[sides.training]
+    def of(cls, described: Described, sides: Sides) -> "_Near":
+        training = described.training[sides.training]
         reach = neighbours.reach(training, NEIGHBOURS)[:, None]
-        real, made = space.holdout[sides.holdout], space.generated[sides.generated]
+        real, made = described.holdout[sides.holdout], described.generated[sides.generated]
         to_real = neighbours.squared_distances(training, real)
         to_made = neighbours.squared_distances(training, made)
-        to_fault = neighbours.squared_distances(training, space.fault[sides.holdout])
+        to_fault = neighbours.squared_distances(training, described.fault[sides.holdout])
         own_real = neighbours.squared_distances(real, real)
         np.fill_diagonal(own_real, np.inf)
         own_made = neighbours.squared_distances(made, made)
@@ -212,10 +194,8 @@ class _Near:
 
         The neighbouring slice of a patient counts: a generator has none to draw.
         """
-        nearest = [self.own_real[np.ix_(ours, ours)].min(1) for ours, _ in self.draws]
-        known = np.concatenate(nearest)
-        known = known[np.isfinite(known)]
-        return float(np.quantile(known, _DOUBLES_QUANTILE)) if len(known) else 0.0
+        known = np.concatenate([self.own_real[np.ix_(one, one)].min(1) for one, _ in self.draws])
+        return max(float(np.quantile(known, _DOUBLES_QUANTILE)), _SAME)
 
 
 def _covered(within: NDArray[np.bool_], columns: Rows) -> float:
@@ -223,22 +203,10 @@ def _covered(within: NDArray[np.bool_], columns: Rows) -> float:
 
 
 def _doubles(squared: Floats, columns: Rows, limit: float) -> float:
-    return float((squared[np.ix_(columns, columns)].min(1) < limit).mean())
+    return float((squared[np.ix_(columns, columns)].min(1) <= limit).mean())
 
 
-def _judge_doubles(made: Floats, real: Floats, thresholds: Thresholds) -> Judgement:
-    """Allow what unseen real images have: one in a hundred, or more in a small sample."""
-    low, middle, high = band(made)
-    _, usual, allowed = band(real)
-    words = f"{middle:.1%} of the generated images are nearly another one, of real ones {usual:.1%}"
-    if high <= allowed + thresholds.duplicates_green:
-        return Light.GREEN, words
-    if low > allowed + thresholds.duplicates_amber:
-        return Light.RED, words
-    return Light.AMBER, words
-
-
-def _lost(
+def _red_below_half(
     sides: Sides, made: Floats, real: Floats, judged: Judgement, thresholds: Thresholds
 ) -> Judgement:
     """A label of which less than half is drawn is red, however wide the interval is."""
@@ -246,5 +214,6 @@ def _lost(
         return judged
     ratio = band(made)[1] / max(band(real)[1], np.finfo(float).tiny)
     if ratio < thresholds.ratio_red_label and judged[0] is Light.AMBER:
-        return Light.RED, judged[1].removeprefix("inconclusive: ")
+        share = f"{ratio:.0%} of that of unseen real images"
+        return Light.RED, f"less than half of this label is drawn: {share}"
     return judged

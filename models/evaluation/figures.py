@@ -13,6 +13,7 @@ from models.evaluation.intensity import LEVELS, SPACES, Comparison, Space, cut
 from models.evaluation.report import Metric
 
 REAL_COLOUR, GENERATED_COLOUR, BAND_COLOUR = "#222222", "#d55e00", "#56b4e9"
+EXCESS_SHOWN = (-1.0, 2.0)
 ROW_INCHES, WIDTH_INCHES, DPI = 2.6, 11.0, 100
 
 
@@ -98,7 +99,8 @@ def _annotate(axes: Axes, row: Comparison, space: Space, metrics: Sequence[Metri
 def draw_excess(path: Path, metrics: Sequence[Metric]) -> None:
     """Write every number over all labels on one scale: 0 unseen real images, 1 the known fault.
 
-    A dot is the median, its whisker the interval; the shading is where unseen real images lie.
+    A dot is the median, its whisker the interval; the shading is where unseen real images lie. A
+    diamond at the edge stands for what lies beyond.
     """
     shown = [one for one in metrics if one.label is None and one.excess is not None and one.ci]
     figure = Figure(figsize=(WIDTH_INCHES, 1.4 + 0.32 * max(1, len(shown))), dpi=DPI)
@@ -109,20 +111,25 @@ def draw_excess(path: Path, metrics: Sequence[Metric]) -> None:
         assert one.floor is not None, "an excess has a floor"
         assert one.control is not None, "and a fault"
         assert one.ci is not None, "and an interval"
-        low, high = (_on_scale(one, end) for end in one.ci)
-        band = [_on_scale(one, end) for end in (one.floor.q05, one.floor.q95)]
+        low, high = sorted(np.clip([_on_scale(one, end) for end in one.ci], *EXCESS_SHOWN))
+        band = np.clip(
+            [_on_scale(one, one.floor.q05), _on_scale(one, one.floor.q95)], *EXCESS_SHOWN
+        )
         axes.barh(row, max(band) - min(band), left=min(band), height=0.7, color=BAND_COLOUR)
         axes.plot([low, high], [row, row], color=GENERATED_COLOUR, lw=2)
-        axes.plot([one.excess or 0.0], [row], "o", color=GENERATED_COLOUR)
+        place = float(np.clip(one.excess or 0.0, *EXCESS_SHOWN))
+        axes.plot([place], [row], "o" if place == one.excess else "D", color=GENERATED_COLOUR)
     axes.axvline(0, color=REAL_COLOUR, lw=1)
     axes.axvline(1, color=REAL_COLOUR, lw=1, ls=":")
-    axes.set_xlim(-1, 2)
+    axes.set_xlim(EXCESS_SHOWN[0] - 0.1, EXCESS_SHOWN[1] + 0.1)
     axes.set_yticks(
         range(len(shown)),
         [f"{one.id} [{one.space}]: {one.verdict.value}" for one in reversed(shown)],
         fontsize=8,
     )
-    axes.set_xlabel("0: as unseen real images (shaded: 5 to 95 %); 1: as the known fault")
+    axes.set_xlabel(
+        "0: as unseen real images (shaded: 5 to 95 %); 1: as the known fault; diamond: beyond"
+    )
     axes.set_title("SYNTHETIC images between real ones and a known fault", fontsize=11, loc="left")
     figure.savefig(path, metadata={"Software": "gliaforge", "Description": "SYNTHETIC"})
 

@@ -52,12 +52,26 @@ class Sides:
     """Pairs of equal halves: rows of the holdout, and as many of the generated images."""
 
 
+@dataclass(frozen=True)
+class Described:
+    """The features of every side in one space, on one scale: `(N, D)` each."""
+
+    space: str
+    training: Floats
+    training_groups: Rows
+    holdout: Floats
+    holdout_groups: Rows
+    generated: Floats
+    fault: Floats
+    """The blurred holdout images."""
+
+
 def pair(
     label: str | None, sides: Sequence[Side], chosen: Sequence[Rows], draws: int, seed: list[int]
 ) -> Sides:
     """Draw halves of the `chosen` rows of training, holdout and generated images."""
     _, holdout, generated = sides
-    _, real, made = chosen
+    training, real, made = chosen
     random = np.random.default_rng(seed)
     groups = np.unique(holdout.groups[real])
     drawn = []
@@ -67,15 +81,16 @@ def pair(
         theirs = random.permutation(made)
         drawn.append(_equal(ours, holdout.labels[ours], theirs, generated.labels[theirs]))
     usable = tuple(one for one in drawn if len(one[0]) > 1)
-    return Sides(label, chosen[0], real, made, len(groups), usable)
+    return Sides(label, training, real, made, len(groups), usable)
 
 
 def _equal(real: Rows, real_labels: Rows, made: Rows, made_labels: Rows) -> tuple[Rows, Rows]:
-    """Return as many of both sides, label by label."""
+    """Return as many of both sides, label by label, and at most half of the second."""
     first, second = [], []
     for label in np.unique(real_labels):
         own, other = real[real_labels == label], made[made_labels == label]
-        count = min(len(own), len(other))
+        # Half of the generated images at most: a draw that took all of them would never vary.
+        count = min(len(own), -(-len(other) // 2))
         first.append(own[:count])
         second.append(other[:count])
     return np.concatenate(first), np.concatenate(second)
@@ -150,6 +165,21 @@ def by_floor(values: Floats, floor: Floats, green: float, amber: float, what: st
     if high <= green:
         return Light.GREEN, f"{what} is within what unseen real images reach"
     return (Light.RED if low > amber else Light.AMBER), times
+
+
+def by_limit(
+    values: Floats, green: float, amber: float, words: str, doubt: str = "the interval is wide"
+) -> Judgement:
+    """Judge a number, of which less is better, by two limits: green below one, red above the other.
+
+    Between them, or with an interval that reaches across one, it is in doubt.
+    """
+    low, _, high = band(values)
+    if high <= green:
+        return Light.GREEN, words
+    if low > amber:
+        return Light.RED, words
+    return Light.AMBER, f"{words}; {doubt}"
 
 
 def by_ratio(values: Floats, floor: Floats, green: float, amber: float, what: str) -> Judgement:

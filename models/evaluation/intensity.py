@@ -201,7 +201,9 @@ def compare_labels(
     mixed = [row for row in rows if row.n_real] or rows
     total = sum(len(training[row.label or ""]) for row in mixed)
     mix = {row.label or "": len(training[row.label or ""]) / total for row in mixed}
-    return ([_pool(mixed, mix), *rows] if rows else []), mix
+    groups = [holdout[row.label or ""].groups for row in mixed if row.n_real]
+    count = len(np.unique(np.concatenate(groups))) if groups else 0
+    return ([_pool(mixed, mix, count), *rows] if rows else []), mix
 
 
 def _draw_label(
@@ -220,7 +222,7 @@ def _draw_label(
     )
 
 
-def _pool(rows: list[Comparison], mix: Mapping[str, float]) -> Comparison:
+def _pool(rows: list[Comparison], mix: Mapping[str, float], n_groups: int) -> Comparison:
     def mixed(histograms: list[Floats]) -> Floats:
         weights = np.array([mix[row.label or ""] for row in rows])
         return np.asarray(np.tensordot(weights, np.stack(histograms), axes=1))
@@ -235,7 +237,7 @@ def _pool(rows: list[Comparison], mix: Mapping[str, float]) -> Comparison:
         ),
         sum(row.n_real for row in rows),
         sum(row.n_generated for row in rows),
-        sum(row.n_groups for row in rows),
+        n_groups,
     )
 
 

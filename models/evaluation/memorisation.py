@@ -10,14 +10,15 @@ from numpy.typing import NDArray
 from scipy.stats import beta, rankdata
 
 from models.config import ReportConfig
-from models.evaluation.fidelity import Space
 from models.evaluation.halves import (
+    Described,
     Floats,
     Judgement,
     Rows,
     Side,
     Sides,
     band,
+    by_limit,
     lacking,
     metric,
 )
@@ -37,11 +38,11 @@ def copies(
     generated: Side,
     config: ReportConfig,
     thresholds: Thresholds,
-) -> tuple[Metric, NDArray[np.float64]]:
-    """Return the rate of near copies, and the correlation of each generated image, `(n,)`.
+    shown: int,
+) -> tuple[Metric, NDArray[np.int64]]:
+    """Return the rate of near copies, and the rows of the `shown` images that are closest to one.
 
-    The correlation is exact above what one unseen real image in a hundred exceeds, and given as
-    that below.
+    An image counts when it is closer to one than all but one in a hundred of the unseen real ones.
     """
     search = CopySearch(training.images)
     limit = search.threshold(holdout.images)
@@ -73,7 +74,7 @@ def copies(
         n_groups=sides.n_groups,
         verdict=light,
         reason=reason,
-    ), found
+    ), search.closest(generated.images, shown)
 
 
 def _clopper_pearson(count: int, total: int) -> tuple[float, float]:
@@ -104,7 +105,7 @@ def _judge_copies(
 
 
 def disclosure(
-    space: Space, sides: Sides, config: ReportConfig, thresholds: Thresholds, seed: int
+    described: Described, sides: Sides, config: ReportConfig, thresholds: Thresholds, seed: int
 ) -> list[Metric]:
     """Return the share nearer to training than to unseen images, and the attack on membership.
 
@@ -115,10 +116,10 @@ def disclosure(
         return []
     random = np.random.default_rng([seed, 2])
     lacks = lacking(sides, config)
-    training, real = space.training[sides.training], space.holdout[sides.holdout]
-    made = space.generated[sides.generated]
-    training_groups = space.training_groups[sides.training]
-    real_groups = space.holdout_groups[sides.holdout]
+    training, real = described.training[sides.training], described.holdout[sides.holdout]
+    made = described.generated[sides.generated]
+    training_groups = described.training_groups[sides.training]
+    real_groups = described.holdout_groups[sides.holdout]
     draws = len(sides.draws)
     to_training = neighbours.squared_distances(made, training)
     to_real = neighbours.squared_distances(made, real)
@@ -127,12 +128,18 @@ def disclosure(
         to_training.min(0), to_real.min(0), training_groups, real_groups, draws, random
     )
     advantage = attack - control
-    judged = [_judge_closer(share, thresholds), _judge_attack(advantage, thresholds)]
+    nearer = f"{band(share)[1]:.0%} of the generated images are nearer to training than to unseen "
+    gained = f"guessing who was trained on gains {band(advantage)[1]:+.3f} of area over its control"
+    most, least = thresholds.closer_to_training_green, thresholds.membership_green
+    judged = [
+        by_limit(share, most, most, nearer + "images", "50 % is neutral, and the interval is wide"),
+        by_limit(advantage, least, least, gained),
+    ]
     if lacks:
         judged = [(Light.GREY, lacks)] * 2
     return [
-        metric(sides, "closer_to_training", space.name, share, judged[0]),
-        metric(sides, "membership_advantage", space.name, advantage, judged[1], control - 0.5),
+        metric(sides, "closer_to_training", described.space, share, judged[0]),
+        metric(sides, "membership_advantage", described.space, advantage, judged[1], control - 0.5),
     ]
 
 
@@ -144,11 +151,14 @@ def _closer(
     draws: int,
     random: np.random.Generator,
 ) -> Floats:
-    """Compare half of the unseen groups with as many training images, in whole groups."""
+    """Return the shares `(draws,)`, each of half of the generated images.
+
+    Half of the unseen groups stand against as many training images, in whole groups.
+    """
     found = np.empty(draws)
     names, others = np.unique(real_groups), np.unique(training_groups)
     for at in range(draws):
-        half = random.choice(names, max(len(names) // 2, 1), replace=False)
+        half = random.choice(names, len(names) // 2, replace=False)
         ours = np.flatnonzero(np.isin(real_groups, half))
         theirs: list[int] = []
         for group in random.permutation(others):
@@ -156,7 +166,9 @@ def _closer(
             if len(theirs) >= len(ours):
                 break
         count = min(len(ours), len(theirs))
-        near, far = to_training[:, theirs[:count]].min(1), to_real[:, ours[:count]].min(1)
+        made = random.choice(len(to_real), -(-len(to_real) // 2), replace=False)
+        near = to_training[np.ix_(made, np.array(theirs[:count]))].min(1)
+        far = to_real[np.ix_(made, ours[:count])].min(1)
         found[at] = float((near < far).mean() + (near == far).mean() / 2)
     return found
 
@@ -173,9 +185,9 @@ def _attack(
     attack, control = np.empty(draws), np.empty(draws)
     names, others = np.unique(training_groups), np.unique(real_groups)
     for at in range(draws):
-        first = random.choice(names, max(len(names) // 2, 1), replace=False)
+        first = random.choice(names, len(names) // 2, replace=False)
         is_first = np.isin(training_groups, first)
-        half = random.choice(others, max(len(others) // 2, 1), replace=False)
+        half = random.choice(others, len(others) // 2, replace=False)
         attack[at] = _area(training[is_first], real[np.isin(real_groups, half)])
         control[at] = _area(training[is_first], training[~is_first])
     return attack, control
@@ -188,23 +200,3 @@ def _area(members: Floats, others: Floats) -> float:
     if not n or not m:
         return float("nan")
     return float((ranks[:n].sum() - n * (n + 1) / 2) / (n * m))
-
-
-def _judge_closer(share: Floats, thresholds: Thresholds) -> Judgement:
-    low, middle, high = band(share)
-    words = f"{middle:.0%} of the generated images are nearer to training than to unseen images"
-    if high <= thresholds.closer_to_training_green:
-        return Light.GREEN, words
-    if low > thresholds.closer_to_training_green:
-        return Light.RED, words
-    return Light.AMBER, f"{words}; 50 % would be neutral, and the interval is wide"
-
-
-def _judge_attack(advantage: Floats, thresholds: Thresholds) -> Judgement:
-    low, middle, high = band(advantage)
-    words = f"guessing who was trained on gains {middle:+.3f} of area over its control"
-    if high <= thresholds.membership_green:
-        return Light.GREEN, words
-    if low > thresholds.membership_green:
-        return Light.RED, words
-    return Light.AMBER, f"{words}; the interval reaches {high:+.3f}"

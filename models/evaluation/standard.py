@@ -1,6 +1,6 @@
 """Measure what the standard profile adds: spectrum, fidelity, diversity, copies and disclosure."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,8 +8,13 @@ from numpy.typing import NDArray
 
 from models.config import ReportConfig
 from models.evaluation import fidelity, memorisation, spectrum
-from models.evaluation.fidelity import Space
-from models.evaluation.halves import Rows, Side, Sides, pair
+from models.evaluation.halves import (
+    Described,
+    Rows,
+    Side,
+    Sides,
+    pair,
+)
 from models.evaluation.report import Axis, Light, Metric, Verdict
 from models.evaluation.thresholds import Thresholds
 from models.metrics.copies import closest
@@ -40,8 +45,6 @@ class Findings:
     metrics: list[Metric]
     limits: list[str]
     spaces: list[str]
-    correlations: NDArray[np.float64]
-    """Of each generated image with the training image that it resembles most, `(n,)`."""
     generated: list[tuple[str, NDArray[np.uint8]]]
     """Some of each label, at random."""
     closest: list[tuple[str, NDArray[np.uint8]]]
@@ -51,6 +54,7 @@ class Findings:
 def measure(
     sides: tuple[Side, Side, Side],
     names: Sequence[str],
+    asked: Collection[str],
     config: ReportConfig,
     thresholds: Thresholds,
     seed: int,
@@ -58,43 +62,40 @@ def measure(
 ) -> Findings:
     """Compare training, unseen real and generated images, over all `names` and each.
 
-    Of a side with more than `max_images` some are drawn. `tell` is called before each step,
-    and may raise.
+    A label of which images were `asked` for and none is there is lost. Of a side with more than
+    `max_images` some are drawn. `tell` is called before each step, and may raise.
     """
     is_thinned = any(len(side) > config.max_images for side in sides)
     sides = _thinned(sides, config.max_images, seed)
     training, holdout, generated = sides
     if lacks := _lacking(sides):
         verdict = Verdict(verdict=Light.GREY, reason=f"not enough data: {lacks}")
-        known = _some(generated, names, seed)
-        return Findings(dict.fromkeys(_MEASURED, verdict), [], [], [], np.empty(0), known, [])
-    compared = _pairs(sides, names, config.draws, seed)
-    blurred = Side(spectrum.blurred(holdout.images), holdout.labels, holdout.groups)
+        some = _some(generated, names, seed)
+        return Findings(dict.fromkeys(_MEASURED, verdict), [], [], [], some, [])
+    pairs = _pairs(sides, names, config.draws, seed)
+    compared = [one for one in pairs if _is_comparable(one)]
     metrics: dict[Axis, list[Metric]] = {axis: [] for axis in _MEASURED}
+    metrics[Axis.DIVERSITY] += [_uncompared(one, asked) for one in pairs if not _is_comparable(one)]
+    blurred = Side(spectrum.blurred(holdout.images), holdout.labels, holdout.groups)
     tell("comparing the spectra")
-    powers = [spectrum.powers(side.images) for side in (*sides, blurred)]
+    trained, unseen, made, fault = (spectrum.powers(one.images) for one in (*sides, blurred))
     for one in compared:
-        if not len(one.generated):
-            metrics[Axis.DIVERSITY].append(fidelity.lost(one))
-        elif one.draws:
-            found = spectrum.measure(one, (*powers,), config, thresholds)  # type: ignore[arg-type]
-            metrics[Axis.SPECTRUM] += found
+        found = spectrum.measure(one, (trained, unseen, made, fault), config, thresholds)
+        metrics[Axis.SPECTRUM] += found
     extractors, limits = _extractors()
     if is_thinned:
         limits.append(THINNED.format(most=config.max_images))
     spaces = []
     for extractor in extractors:
         tell(f"describing the images in {extractor.name}")
-        spaces.append(_space(extractor, sides, blurred))
-        for number, one in enumerate(compared):
-            near, spread = fidelity.measure(
-                spaces[-1], one, config, thresholds, seed * 1000 + number
-            )
+        spaces.append(_described(extractor, sides, blurred))
+        for one in compared:
+            near, spread = fidelity.measure(spaces[-1], one, config, thresholds, seed)
             metrics[Axis.FIDELITY] += near
             metrics[Axis.DIVERSITY] += spread
     tell("looking for copies of training images")
-    rate, correlations = memorisation.copies(
-        compared[0], training, holdout, generated, config, thresholds
+    rate, rows = memorisation.copies(
+        pairs[0], training, holdout, generated, config, thresholds, SHOWN
     )
     if is_thinned and rate.verdict is Light.GREEN:
         reason = f"{rate.reason}, but not all images were looked through"
@@ -102,7 +103,7 @@ def measure(
     metrics[Axis.COPIES].append(rate)
     tell("asking whether the images tell who was trained on")
     metrics[Axis.DISCLOSURE] += memorisation.disclosure(
-        spaces[-1], compared[0], config, thresholds, seed
+        spaces[-1], pairs[0], config, thresholds, seed
     )
     verdicts = {axis: axis_verdict(found) for axis, found in metrics.items()}
     every = [metric for found in metrics.values() for metric in found]
@@ -110,10 +111,9 @@ def measure(
         verdicts,
         every,
         limits,
-        [one.name for one in spaces],
-        correlations,
+        [one.space for one in spaces],
         _some(generated, names, seed),
-        _closest(training, generated, correlations),
+        _beside(training, generated.images[rows]),
     )
 
 
@@ -186,14 +186,43 @@ def _some(side: Side, names: Sequence[str], seed: int) -> list[tuple[str, NDArra
     ]
 
 
-def _closest(
-    training: Side, generated: Side, correlations: NDArray[np.float64]
-) -> list[tuple[str, NDArray[np.uint8]]]:
-    if not len(training):
-        return []
-    made = generated.images[np.argsort(-correlations, kind="stable")[:SHOWN]]
+def _beside(training: Side, made: NDArray[np.uint8]) -> list[tuple[str, NDArray[np.uint8]]]:
+    """Return generated images, and the training images that they resemble most."""
     found = closest(made, training.images)
     return [("generated", made), ("training", training.images[found.rows])]
+
+
+def _is_comparable(sides: Sides) -> bool:
+    return bool(sides.draws) and len(sides.training) > fidelity.NEIGHBOURS
+
+
+def _uncompared(sides: Sides, asked: Collection[str]) -> Metric:
+    """Say of a label why nothing is compared: it was lost, was not asked for, or is too small."""
+    counts = (
+        f"{len(sides.training)} training images, {sides.n_groups} groups of holdout images and "
+        f"{len(sides.generated)} generated images"
+    )
+    judged = Light.GREY, f"not enough data: {counts}"
+    if not len(sides.generated) and sides.label in asked:
+        judged = Light.RED, "no image of this label was generated"
+    elif not len(sides.generated):
+        judged = Light.GREY, "no image of this label was asked for"
+    light, reason = judged
+    return Metric(
+        id="coverage",
+        space="labels",
+        label=sides.label,
+        value=None,
+        ci=None,
+        floor=None,
+        control=None,
+        excess=None,
+        n_real=len(sides.holdout),
+        n_generated=len(sides.generated),
+        n_groups=sides.n_groups,
+        verdict=light,
+        reason=reason,
+    )
 
 
 def _extractors() -> tuple[list[Extractor], list[str]]:
@@ -203,12 +232,12 @@ def _extractors() -> tuple[list[Extractor], list[str]]:
     return [Texture(), encoder.Encoder(path)], []
 
 
-def _space(extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Side) -> Space:
+def _described(extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Side) -> Described:
     """Describe every side, on the scale of all that are images of somebody or claim to be."""
     found = [features(extractor, side.images) for side in (*sides, blurred)]
     scale = Scale.of(np.concatenate(found[:3]))
     training, holdout, generated, fault = (scale.apply(one) for one in found)
-    return Space(
+    return Described(
         extractor.name,
         training,
         sides[0].groups,

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,9 @@ from models.evaluation.thresholds import THRESHOLDS
 from models.progress import Progress, Stopped
 from models.run_folder import ReportSpec, UserError, write_json
 
+if TYPE_CHECKING:
+    from models.evaluation.standard import Findings
+
 POOLED_LIMIT = "One network was trained on all labels: they are compared together, not each."
 QUICK_LIMITS = (
     "Equal distributions of gray levels do not mean similar images: shuffled pixels have them too.",
@@ -50,6 +54,14 @@ STANDARD_LIMITS = (
     "Green for copies and disclosure says that these tests found nothing; it proves no privacy.",
     "Whether a tumour is where its label says, and whether images help a detector: not measured.",
 )
+STANDARD_RESAMPLING = (
+    "half of the holdout groups and as many generated images, at most half of them, both without "
+    "replacement, beside all training images"
+)
+STANDARD_CONTROLS = (
+    "spectrum, kernel distance, precision and density: holdout images under a blur of 1 % of the "
+    "side; coverage, unique neighbours and doubles: eight of them again and again"
+)
 LIMITS = (
     "Groups are clusters of nearly identical images, not patients: intervals may be too narrow.",
     "Generated images are not for diagnosis.",
@@ -59,6 +71,8 @@ _GATES = {
     "share": (Axis.COPIES, Axis.DISCLOSURE),
     "demonstrate": (Axis.INTENSITY, Axis.SPECTRUM, Axis.FIDELITY),
 }
+GENERATED_TITLE = "SYNTHETIC images, chosen at random"
+CLOSEST_TITLE = "SYNTHETIC images that resemble a training image most, above those (PATIENT images)"
 _COPIED = ("exact_copies", "mirrored_copies")
 QUICK_STEPS, STANDARD_STEPS = 4, 5
 
@@ -108,27 +122,15 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     limits = [*LIMITS, *spec.limits, *([POOLED_LIMIT] if is_pooled else _missing(names, mix))]
     spaces: list[str] = []
     if is_standard:
-        from models import device  # noqa: PLC0415 - the quick profile needs no torch
-        from models.evaluation import standard  # noqa: PLC0415
-
-        device.choose("cpu", spec.threads)
         sides = _sides(pack, names, images, is_pooled=is_pooled)
-        found = standard.measure(sides, names, spec.config, THRESHOLDS, spec.seed, tell)
+        found = _measure_standard(sides, names, spec, tell)
         verdicts |= found.verdicts
         if exact := [one for one in checks if one.id in _COPIED and one.verdict is Light.RED]:
             verdicts[Axis.COPIES] = integrity.gate(exact)
-        metrics += found.metrics
-        limits += found.limits
-        spaces = found.spaces
+        metrics, limits, spaces = metrics + found.metrics, limits + found.limits, found.spaces
         draw_excess(plots / "metrics.png", metrics)
-        draw_rows(
-            plots / f"{SHOWS_GENERATED}.png", found.generated, "SYNTHETIC images, chosen at random"
-        )
-        draw_rows(
-            plots / f"{SHOWS_PATIENTS}.png",
-            found.closest,
-            "SYNTHETIC images that resemble a training image most, above those (PATIENT images)",
-        )
+        draw_rows(plots / f"{SHOWS_GENERATED}.png", found.generated, GENERATED_TITLE)
+        draw_rows(plots / f"{SHOWS_PATIENTS}.png", found.closest, CLOSEST_TITLE)
     document = ReportDocument(
         profile=spec.config.profile,
         verdicts=verdicts,
@@ -148,6 +150,17 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     write_json(run_dir / "outputs" / "report.json", document.model_dump(mode="json"))
     tell("finished")
     return {axis.value: verdict.verdict.value for axis, verdict in verdicts.items()}
+
+
+def _measure_standard(
+    sides: tuple[Side, Side, Side], names: tuple[str, ...], spec: ReportSpec, tell: "_Steps"
+) -> "Findings":
+    from models import device  # noqa: PLC0415 - the quick profile needs no torch
+    from models.evaluation import standard  # noqa: PLC0415
+
+    device.choose("cpu", spec.threads)
+    asked = names if spec.asked is None else spec.asked
+    return standard.measure(sides, names, asked, spec.config, THRESHOLDS, spec.seed, tell)
 
 
 class _Steps:
@@ -302,15 +315,18 @@ def _missing(names: tuple[str, ...], mix: Mapping[str, float]) -> list[str]:
 
 
 def _method(threshold: int, mix: dict[str, float], spec: ReportSpec) -> Method:
+    is_standard = spec.config.profile is ReportProfile.STANDARD
     return Method(
         foreground="gray levels above the Otsu threshold of the pooled training images, one "
         "threshold for all sets",
         foreground_threshold=threshold,
         resampling=f"{spec.config.draws} draws: training and holdout images by whole groups with "
         "replacement, generated images one by one; holdout and generated at equal number, label "
-        "by label; every draw compares both with the same resampled training images",
+        "by label; every draw compares both with the same resampled training images"
+        + (f"; all but gray levels: {STANDARD_RESAMPLING}" if is_standard else ""),
         mix=mix,
-        control=f"holdout images with gamma {CONTROL_GAMMA}",
+        control=f"gray levels: holdout images with gamma {CONTROL_GAMMA}"
+        + (f"; {STANDARD_CONTROLS}" if is_standard else ""),
         seed=spec.seed,
     )
 
@@ -331,5 +347,5 @@ def _counts(
 
 
 def _software() -> dict[str, str]:
-    packages = ("numpy", "pillow", "safetensors", "matplotlib")
+    packages = ("numpy", "pillow", "safetensors", "matplotlib", "scipy", "torch")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

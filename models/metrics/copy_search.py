@@ -50,18 +50,34 @@ class CopySearch:
     def threshold(self, unseen: NDArray[np.uint8]) -> float:
         """Return the correlation that one in a hundred of `(n, S, S)` unseen real images exceeds.
 
-        Only the largest correlations matter for it, so the rest is searched above the smallest of
-        those so far. Without any image it is `DEFAULT_THRESHOLD`.
+        Only the largest correlations matter for it. Without any image it is `DEFAULT_THRESHOLD`.
         """
         if not len(unseen):
             return DEFAULT_THRESHOLD
         needed = len(unseen) - int(QUANTILE * (len(unseen) - 1))
-        starts = range(0, len(unseen), _BATCH)
-        values = np.concatenate([self._likely(unseen[one : one + _BATCH]) for one in starts])
+        return float(np.quantile(self._largest(unseen, needed), QUANTILE))
+
+    def closest(self, images: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+        """Return the rows of the `count` images that are closest to any training image, in order.
+
+        There are fewer when `(n, S, S)` are.
+        """
+        count = min(count, len(images))
+        if not count:
+            return np.empty(0, np.int64)
+        return np.argsort(-self._largest(images, count), kind="stable")[:count]
+
+    def _largest(self, images: NDArray[np.uint8], needed: int) -> NDArray[np.float64]:
+        """Return the correlations `(n,)`, of which only the `needed` largest are exact.
+
+        The others are too small by an unknown amount, and none is among the largest.
+        """
+        starts = range(0, len(images), _BATCH)
+        values = np.concatenate([self._likely(images[one : one + _BATCH]) for one in starts])
         for one in starts:
             floor = float(np.partition(values, -needed)[-needed])
-            values[one : one + _BATCH] = self.above(unseen[one : one + _BATCH], floor)
-        return float(np.quantile(values, QUANTILE))
+            values[one : one + _BATCH] = self.above(images[one : one + _BATCH], floor)
+        return values
 
     def _above(self, images: NDArray[np.uint8], floor: float) -> NDArray[np.float64]:
         """Return the correlations `(n,)` of a batch; -1 where no pair passes the bounds."""

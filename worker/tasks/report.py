@@ -26,10 +26,11 @@ def measure(parts: Parts, job_id: str) -> None:
             generated_key = samples.archive_key(batch)
             prefix = f"{reports.prefix(row)}{run.key_prefix}"
             limits = reports.limits(generator, dataset)
+            asked = tuple(batch.counts)
         parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
         parts.storage.get_file(generated_key, run.folder / "images.zip")
         config = ReportConfig(profile=ReportProfile(row.profile))
-        spec = ReportSpec(config=config, limits=limits, threads=parts.settings.threads)
+        spec = ReportSpec(config=config, asked=asked, limits=limits, threads=parts.settings.threads)
         run_child(run, Kind.REPORT, spec)
         run.check_stop()
         outputs = run.folder / "outputs"

@@ -209,3 +209,10 @@ def test_verdict_is_decided_on_the_ends(draws: tuple[float, float, float], light
 def test_control_inside_the_band_cannot_decide() -> None:
     floor = Floor(median=0.95, q05=0.90, q95=0.97)
     assert decide(floor, 0.93, (0.9, 0.95, 0.96), is_good_high=True)[0] is Light.GREY
+
+
+def test_group_of_two_labels_counts_once() -> None:
+    one, other = real(20, 1), real(20, 2)  # the same groups, 0 to 19
+    sides = {"x": one, "y": other}
+    rows, _ = compare_labels(sides, sides, {"x": loose(one), "y": loose(other)}, CONFIG, 0)
+    assert [row.n_groups for row in rows] == [20, 20, 20]

@@ -34,12 +34,16 @@ Heads = tuple[Side, Side, Side]
 
 @pytest.fixture(scope="module")
 def heads() -> Heads:
-    """Training and unseen images, three a patient, and one of each of many other patients."""
+    return draw_heads(7)
+
+
+def draw_heads(seed: int) -> Heads:
+    """Draw training and unseen images, three a patient, and one of each of many other patients."""
     head, sides, first = load_head(), [], 0
     for patients, slices in ((TRAINING, 3), (UNSEEN, 3), (PERFECT, 1)):
         images: list[Pixels] = []
         for patient in range(first, first + patients):
-            rng = np.random.default_rng([7, patient])
+            rng = np.random.default_rng([seed, patient])
             images.extend(draw_patient(head, CLASSES[patient % 3], slices, SIDE_PX, rng))
         of_patient = np.repeat(np.arange(first, first + patients), slices)
         sides.append(Side(np.stack(images), of_patient % 3, of_patient))
@@ -56,7 +60,9 @@ def judge(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findin
         labels = heads[2].labels[: len(images)] if labels is None else labels
         generated = Side(images, labels, np.arange(len(images)))
         sides = (heads[0], heads[1], generated)
-        return standard.measure(sides, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None)
+        return standard.measure(
+            sides, CLASSES, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None
+        )
 
     return measure
 
@@ -101,7 +107,6 @@ def test_training_images_offered_as_generated_are_red(
     found = judge(heads[0].images, heads[0].labels)
     assert lights(found)[Axis.COPIES] is Light.RED
     assert lights(found)[Axis.DISCLOSURE] is Light.RED
-    assert found.correlations == pytest.approx(1, abs=1e-4)
     assert the(found, "copy_rate", "pixels").value == 1
 
 
@@ -116,8 +121,9 @@ def test_some_shifted_mirrored_and_noisy_copies_are_red(
         images[row] = np.clip(copy, 0, 255)
     found = judge(images)
     assert lights(found)[Axis.COPIES] is Light.RED
-    threshold = found.correlations.min()
-    assert (found.correlations[::5] > threshold).mean() > 0.9
+    rate = the(found, "copy_rate", "pixels").value
+    assert rate is not None
+    assert 0.18 <= rate <= 0.25
 
 
 def test_one_nearly_exact_copy_is_red(heads: Heads, judge: Callable[..., Findings]) -> None:
@@ -156,11 +162,43 @@ def test_label_that_was_not_drawn_is_red(heads: Heads, judge: Callable[..., Find
     assert lost.reason == "no image of this label was generated"
 
 
+def test_label_that_was_not_asked_for_is_not_lost(
+    heads: Heads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    sides = (heads[0], heads[1], heads[2].take(np.flatnonzero(heads[2].labels != 1)))
+    asked = (CLASSES[0], CLASSES[2])
+    found = standard.measure(sides, CLASSES, asked, CONFIG, THRESHOLDS, 0, lambda _message: None)
+    missing = the(found, "coverage", "labels", CLASSES[1])
+    assert missing.verdict is Light.GREY
+    assert missing.reason == "no image of this label was asked for"
+
+
+def test_label_of_one_image_says_that_it_is_too_small(
+    heads: Heads, judge: Callable[..., Findings]
+) -> None:
+    rows = np.flatnonzero(heads[2].labels != 1)
+    rows = np.append(rows, np.flatnonzero(heads[2].labels == 1)[:1])
+    found = judge(heads[2].images[rows], heads[2].labels[rows])
+    small = the(found, "coverage", "labels", CLASSES[1])
+    assert small.verdict is Light.GREY
+    assert "1 generated images" in small.reason
+
+
+def test_draws_of_few_generated_images_vary(heads: Heads, judge: Callable[..., Findings]) -> None:
+    found = judge(heads[2].images[:45])  # as many as half of the unseen ones
+    for name in ("precision", "coverage", "unique_neighbours"):
+        low, high = the(found, name, "texture-v1").ci or (0, 0)
+        assert high > low, name
+    low, high = the(found, "closer_to_training", "randconv-v1").ci or (0, 0)
+    assert high - low > 0.05
+
+
 def test_few_patients_give_no_verdict(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "find", lambda: None)
     few = heads[1].take(np.arange(9))
     sides = (heads[0], few, heads[2])
-    found = standard.measure(sides, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None)
+    found = standard.measure(sides, CLASSES, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None)
     assert set(lights(found).values()) == {Light.GREY}
     assert "3 groups of holdout images, 10 are needed" in found.verdicts[Axis.COPIES].reason
 
@@ -169,7 +207,7 @@ def test_few_patients_give_no_verdict(heads: Heads, monkeypatch: pytest.MonkeyPa
 def test_side_without_images_gives_no_verdict(heads: Heads, missing: int) -> None:
     sides = [side.take(np.arange(0)) if at == missing else side for at, side in enumerate(heads)]
     three = (sides[0], sides[1], sides[2])
-    found = standard.measure(three, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None)
+    found = standard.measure(three, CLASSES, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None)
     assert set(lights(found).values()) == {Light.GREY}
     assert len(found.verdicts) == 5
     assert "0 " in found.verdicts[Axis.COPIES].reason
@@ -181,14 +219,33 @@ def test_one_network_for_all_labels_is_compared_as_one(
     monkeypatch.setattr(encoder, "find", lambda: None)
     pooled = [Side(side.images, np.zeros(len(side), np.int64), side.groups) for side in heads]
     three = (pooled[0], pooled[1], pooled[2])
-    found = standard.measure(three, ("all",), CONFIG, THRESHOLDS, 0, lambda _message: None)
+    found = standard.measure(
+        three, ("all",), ("all",), CONFIG, THRESHOLDS, 0, lambda _message: None
+    )
     assert {metric.label for metric in found.metrics} == {None}
     assert Light.RED not in lights(found).values()
 
 
-def test_same_seed_says_the_same_in_any_order_of_labels(
+def test_order_of_the_generated_images_changes_no_verdict(
     heads: Heads, judge: Callable[..., Findings]
 ) -> None:
+    order = np.random.default_rng(1).permutation(len(heads[2]))
+    first = judge(heads[2].images)
+    second = judge(heads[2].images[order], heads[2].labels[order])
+    assert lights(first) == lights(second)
+    assert the(first, "copy_rate", "pixels") == the(second, "copy_rate", "pixels")
+
+
+def test_closest_images_are_shown_first(heads: Heads, judge: Callable[..., Findings]) -> None:
+    images = heads[2].images.copy()
+    images[50] = heads[0].images[7][:, ::-1]
+    (_, made), (_, training) = judge(images).closest
+    assert (made[0] == images[50]).all()
+    assert (training[0] == heads[0].images[7]).all()
+    assert len(made) == len(training) == standard.SHOWN
+
+
+def test_same_seed_says_the_same(heads: Heads, judge: Callable[..., Findings]) -> None:
     first, second = judge(heads[2].images[:60]), judge(heads[2].images[:60])
     assert first.metrics == second.metrics
 
@@ -198,7 +255,7 @@ def test_copies_are_not_green_when_not_all_images_were_looked_through(
 ) -> None:
     monkeypatch.setattr(encoder, "find", lambda: None)
     few = CONFIG.model_copy(update={"max_images": 100})
-    found = standard.measure(heads, CLASSES, few, THRESHOLDS, 0, lambda _message: None)
+    found = standard.measure(heads, CLASSES, CLASSES, few, THRESHOLDS, 0, lambda _message: None)
     assert found.verdicts[Axis.COPIES].verdict is not Light.GREEN
     assert any("at most 100 images of a side" in limit for limit in found.limits)
 
@@ -207,3 +264,19 @@ def test_large_sides_are_thinned(heads: Heads) -> None:
     thin = standard._thinned(heads, 100, 0)
     assert [len(side) for side in thin] == [100, 90, 90]
     assert (np.diff(thin[0].groups) >= 0).all()
+
+
+@pytest.mark.slow
+def test_unseen_images_are_red_in_at_most_one_of_twenty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    reds = []
+    for seed in range(20):
+        training, holdout, perfect = draw_heads(1000 + seed)
+        offered = Side(holdout.images, holdout.labels, np.arange(len(holdout)))
+        for made in (perfect, offered):
+            sides = (training, holdout, made)
+            found = standard.measure(
+                sides, CLASSES, CLASSES, CONFIG, THRESHOLDS, seed, lambda _message: None
+            )
+            reds += [(seed, axis) for axis, light in lights(found).items() if light is Light.RED]
+    assert len({seed for seed, _ in reds}) <= 1, reds

@@ -54,3 +54,17 @@ def test_threshold_without_unseen_images_is_the_default() -> None:
 
 def test_no_image_of_none() -> None:
     assert CopySearch(TRAINING).above(OTHERS[:0], 0.5).shape == (0,)
+
+
+@pytest.mark.parametrize("count", [1, 9, 20, 500])
+def test_closest_images_are_those_of_the_plain_search(
+    plain: NDArray[np.float64], count: int
+) -> None:
+    found = CopySearch(TRAINING).closest(IMAGES, count)
+    assert len(found) == len(set(found.tolist())) == min(count, len(IMAGES))
+    expected = np.sort(plain)[::-1][:count]
+    assert plain[found] == pytest.approx(expected, abs=4e-6)
+
+
+def test_none_is_closest_of_no_images() -> None:
+    assert CopySearch(TRAINING).closest(IMAGES[:0], 5).tolist() == []
