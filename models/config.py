@@ -380,6 +380,8 @@ class ReportProfile(StrEnum):
     """Integrity and gray levels."""
     STANDARD = "standard"
     """Spectrum, fidelity, diversity, copies and disclosure as well."""
+    DEEP = "deep"
+    """Whether labels are right and images help a classifier as well."""
 
 
 SHOWS_PATIENTS, SHOWS_GENERATED = "closest", "generated"
@@ -396,4 +398,10 @@ class ReportConfig(Frozen):
     min_generated_images: int = Field(50, ge=1, description="Fewer give a grey verdict.")
     max_images: int = Field(
         4000, ge=100, le=10_000, description="Of a side with more, so many are drawn for features."
+    )
+    classifier_steps: int = Field(
+        300, ge=10, le=10_000, description="Of the training of a classifier, in profile deep."
+    )
+    classifier_seeds: int = Field(
+        10, ge=2, le=50, description="Classifiers that are trained alike, in profile deep."
     )

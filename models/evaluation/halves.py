@@ -7,14 +7,17 @@ samples around the truth. Unseen real and generated images are then measured ali
 same training images.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.config import ReportConfig
-from models.evaluation.report import Floor, Light, Metric
+from models.evaluation.report import Floor, Light, Metric, Verdict
+from models.evaluation.thresholds import Thresholds
+from models.metrics.spaces.space import Scale
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -36,6 +39,29 @@ class Side:
     def take(self, rows: Rows) -> "Side":
         """Return some of the images."""
         return Side(self.images[rows], self.labels[rows], self.groups[rows])
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Under which a report is made."""
+
+    names: Sequence[str]
+    """Labels, in the order of their numbers."""
+    asked: Collection[str]
+    """Those of which generated images were asked for."""
+    config: ReportConfig
+    thresholds: Thresholds
+    seed: int
+
+
+class Steps(Protocol):
+    """What is told of a long measurement, and may end it by raising."""
+
+    def __call__(self, message: str) -> None:
+        """Tell that a step begins."""
+
+    def check(self) -> None:
+        """Be called often within a long step."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +90,7 @@ class Described:
     generated: Floats
     fault: Floats
     """The blurred holdout images."""
+    scale: Scale
 
 
 def pair(
@@ -195,6 +222,26 @@ def by_ratio(values: Floats, floor: Floats, green: float, amber: float, what: st
     if low >= amber:
         return Light.AMBER, share
     return Light.AMBER, f"inconclusive: {share}; more unseen patients would tell"
+
+
+def axis_verdict(metrics: Sequence[Metric]) -> Verdict:
+    """Return the worst verdict of an axis, with the reason of the first that has it.
+
+    What has too little data does not count, unless all have.
+    """
+    for light in (Light.RED, Light.AMBER, Light.GREEN):
+        found = [metric for metric in metrics if metric.verdict is light]
+        if found:
+            first = found[0]
+            where = "" if first.label is None else f"{first.label}: "
+            more = (
+                f" (and {len(found) - 1} more)"
+                if len(found) > 1 and light is not Light.GREEN
+                else ""
+            )
+            return Verdict(verdict=light, reason=f"{where}{first.reason} [{first.space}]{more}")
+    reason = metrics[0].reason if metrics else "not enough data: nothing could be compared"
+    return Verdict(verdict=Light.GREY, reason=reason)
 
 
 def band(values: Floats) -> tuple[float, float, float]:

@@ -5,8 +5,9 @@ that passes such tests has been wide open to better attacks (Yao et al. 2025,
 https://arxiv.org/abs/2505.01524), so a green light says that these attacks found nothing.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import NDArray
 from scipy.stats import beta, rankdata
 
 from models.config import ReportConfig
@@ -26,25 +27,36 @@ from models.evaluation.report import Floor, Light, Metric
 from models.evaluation.thresholds import Thresholds
 from models.metrics import neighbours
 from models.metrics.copies import QUANTILE
-from models.metrics.copy_search import CopySearch
+from models.metrics.copy_search import CopySearch, Images
 
 _LEVEL = 0.95
 
 
+@dataclass(frozen=True)
+class Copies:
+    """What the search for near copies found."""
+
+    rate: Metric
+    correlations: Floats
+    """Of each generated image with the training image that it is a near copy of; else `nan`."""
+    closest: Rows
+    """Rows of the generated images that resemble a training image most."""
+
+
 def copies(
     sides: Sides,
-    training: Side,
+    training: Images,
     holdout: Side,
     generated: Side,
     config: ReportConfig,
     thresholds: Thresholds,
     shown: int,
-) -> tuple[Metric, NDArray[np.int64]]:
-    """Return the rate of near copies, and the rows of the `shown` images that are closest to one.
+) -> "Copies":
+    """Look for near copies of any training image, among all generated ones.
 
     An image counts when it is closer to one than all but one in a hundred of the unseen real ones.
     """
-    search = CopySearch(training.images)
+    search = CopySearch(training, is_kept=False)
     limit = search.threshold(holdout.images)
     found = search.above(generated.images, limit)
     count, total = int((found > limit).sum()), len(found)
@@ -60,7 +72,7 @@ def copies(
         most = max(most, float(search.above(holdout.images, most).max()))
     if near := int((found > most).sum()):
         light, reason = Light.RED, f"{near} of {total} generated images are nearly a training image"
-    return Metric(
+    rate = Metric(
         id="copy_rate",
         space="pixels",
         label=None,
@@ -70,11 +82,13 @@ def copies(
         control=None,
         excess=None,
         n_real=len(sides.holdout),
-        n_generated=len(sides.generated),
+        n_generated=total,
         n_groups=sides.n_groups,
         verdict=light,
         reason=reason,
-    ), search.closest(generated.images, shown)
+    )
+    correlations = np.where(found > limit, found, np.nan)
+    return Copies(rate, correlations, search.closest(generated.images, shown))
 
 
 def _clopper_pearson(count: int, total: int) -> tuple[float, float]:

@@ -1,23 +1,29 @@
 """Measure what the standard profile adds: spectrum, fidelity, diversity, copies and disclosure."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import ReportConfig
-from models.evaluation import fidelity, memorisation, spectrum
+from models.config import ReportProfile
+from models.evaluation import fidelity, images, memorisation, spectrum, utility
 from models.evaluation.halves import (
     Described,
+    Floats,
     Rows,
     Side,
     Sides,
+    Steps,
+    Terms,
+    axis_verdict,
     pair,
 )
+from models.evaluation.images import Judged
+from models.evaluation.integrity import RealPixels
 from models.evaluation.report import Axis, Light, Metric, Verdict
-from models.evaluation.thresholds import Thresholds
 from models.metrics.copies import closest
+from models.metrics.copy_search import Images
 from models.metrics.spaces import encoder
 from models.metrics.spaces.random import RandomConvolutions
 from models.metrics.spaces.space import Scale, features
@@ -29,12 +35,12 @@ NO_ENCODER = (
     "less of anatomy. Install the extra `worker` for it."
 )
 THINNED = (
-    "Everything but gray levels and exact copies was measured on at most {most} images of a side, "
-    "drawn by chance: near copies of other training images were not looked for."
+    "Everything but gray levels and copies was measured on at most {most} images of a side, drawn "
+    "by chance."
 )
 SHOWN = 10
 """Images of each row of a figure."""
-Tell = Callable[[str], None]
+_PART = 4096
 
 
 @dataclass(frozen=True)
@@ -49,25 +55,35 @@ class Findings:
     """Some of each label, at random."""
     closest: list[tuple[str, NDArray[np.uint8]]]
     """The generated images that resemble a training image most, and those, which are patients'."""
+    judged: Judged | None = None
+    """What is known of each generated image; None where too few are there."""
+
+
+@dataclass(frozen=True)
+class Everything:
+    """What is looked through for copies, where the sides hold but some images."""
+
+    training: Images
+    generated: Side
+    kept: Rows
+    """Rows of the generated images that the sides hold."""
+    real: RealPixels
 
 
 def measure(
     sides: tuple[Side, Side, Side],
-    names: Sequence[str],
-    asked: Collection[str],
-    config: ReportConfig,
-    thresholds: Thresholds,
-    seed: int,
-    tell: Tell,
+    terms: Terms,
+    tell: Steps,
+    everything: Everything | None = None,
 ) -> Findings:
-    """Compare training, unseen real and generated images, over all `names` and each.
+    """Compare training, unseen real and generated images, over all labels and each.
 
-    A label of which images were `asked` for and none is there is lost. Of a side with more than
-    `max_images` some are drawn. `tell` is called before each step, and may raise.
+    A label of which images were asked for and none is there is lost. Where the sides hold but some
+    of `everything`, that is what is looked through for copies.
     """
-    is_thinned = any(len(side) > config.max_images for side in sides)
-    sides = _thinned(sides, config.max_images, seed)
+    names, config, thresholds, seed = terms.names, terms.config, terms.thresholds, terms.seed
     training, holdout, generated = sides
+    everything = everything or _everything(sides)
     if lacks := _lacking(sides):
         verdict = Verdict(verdict=Light.GREY, reason=f"not enough data: {lacks}")
         some = _some(generated, names, seed)
@@ -75,7 +91,9 @@ def measure(
     pairs = _pairs(sides, names, config.draws, seed)
     compared = [one for one in pairs if _is_comparable(one)]
     metrics: dict[Axis, list[Metric]] = {axis: [] for axis in _MEASURED}
-    metrics[Axis.DIVERSITY] += [_uncompared(one, asked) for one in pairs if not _is_comparable(one)]
+    metrics[Axis.DIVERSITY] += [
+        _uncompared(one, terms.asked) for one in pairs if not _is_comparable(one)
+    ]
     blurred = Side(spectrum.blurred(holdout.images), holdout.labels, holdout.groups)
     tell("comparing the spectra")
     trained, unseen, made, fault = (spectrum.powers(one.images) for one in (*sides, blurred))
@@ -83,7 +101,7 @@ def measure(
         found = spectrum.measure(one, (trained, unseen, made, fault), config, thresholds)
         metrics[Axis.SPECTRUM] += found
     extractors, limits = _extractors()
-    if is_thinned:
+    if len(everything.training) > len(training) or len(everything.generated) > len(generated):
         limits.append(THINNED.format(most=config.max_images))
     spaces = []
     for extractor in extractors:
@@ -94,18 +112,22 @@ def measure(
             metrics[Axis.FIDELITY] += near
             metrics[Axis.DIVERSITY] += spread
     tell("looking for copies of training images")
-    rate, rows = memorisation.copies(
-        pairs[0], training, holdout, generated, config, thresholds, SHOWN
+    copies = memorisation.copies(
+        pairs[0], everything.training, holdout, everything.generated, config, thresholds, SHOWN
     )
-    if is_thinned and rate.verdict is Light.GREEN:
-        reason = f"{rate.reason}, but not all images were looked through"
-        rate = rate.model_copy(update={"verdict": Light.AMBER, "reason": reason})
-    metrics[Axis.COPIES].append(rate)
+    metrics[Axis.COPIES].append(copies.rate)
     tell("asking whether the images tell who was trained on")
     metrics[Axis.DISCLOSURE] += memorisation.disclosure(
         spaces[-1], pairs[0], config, thresholds, seed
     )
+    tell("judging each image")
+    judged = _judged(extractors[0], spaces[0], everything, copies.correlations)
     verdicts = {axis: axis_verdict(found) for axis, found in metrics.items()}
+    if config.profile is ReportProfile.DEEP:
+        is_flagged = judged.is_flagged[everything.kept]
+        worth = utility.measure(sides, pairs, is_flagged, terms, tell)
+        metrics |= {Axis.UTILITY: worth.metrics}
+        verdicts |= worth.verdicts
     every = [metric for found in metrics.values() for metric in found]
     return Findings(
         verdicts,
@@ -113,42 +135,20 @@ def measure(
         limits,
         [one.space for one in spaces],
         _some(generated, names, seed),
-        _beside(training, generated.images[rows]),
+        _beside(everything.training, everything.generated.images[copies.closest]),
+        judged,
     )
 
 
 _MEASURED = (Axis.SPECTRUM, Axis.FIDELITY, Axis.DIVERSITY, Axis.COPIES, Axis.DISCLOSURE)
 
 
-def axis_verdict(metrics: Sequence[Metric]) -> Verdict:
-    """Return the worst verdict of an axis, with the reason of the first that has it.
-
-    What has too little data does not count, unless all have.
-    """
-    for light in (Light.RED, Light.AMBER, Light.GREEN):
-        found = [metric for metric in metrics if metric.verdict is light]
-        if found:
-            first = found[0]
-            where = "" if first.label is None else f"{first.label}: "
-            more = (
-                f" (and {len(found) - 1} more)"
-                if len(found) > 1 and light is not Light.GREEN
-                else ""
-            )
-            return Verdict(verdict=light, reason=f"{where}{first.reason} [{first.space}]{more}")
-    reason = metrics[0].reason if metrics else "not enough data: nothing could be compared"
-    return Verdict(verdict=Light.GREY, reason=reason)
-
-
-def _thinned(sides: tuple[Side, Side, Side], most: int, seed: int) -> tuple[Side, Side, Side]:
+def thin(rows: Rows, most: int, seed: int) -> Rows:
+    """Return at most so many of the rows, drawn by chance, in their order."""
+    if len(rows) <= most:
+        return rows
     random = np.random.default_rng([seed, 3])
-
-    def thin(side: Side) -> Side:
-        if len(side) <= most:
-            return side
-        return side.take(np.sort(random.choice(len(side), most, replace=False)))
-
-    return thin(sides[0]), thin(sides[1]), thin(sides[2])
+    return np.sort(random.choice(rows, most, replace=False))
 
 
 def _lacking(sides: tuple[Side, Side, Side]) -> str | None:
@@ -186,10 +186,31 @@ def _some(side: Side, names: Sequence[str], seed: int) -> list[tuple[str, NDArra
     ]
 
 
-def _beside(training: Side, made: NDArray[np.uint8]) -> list[tuple[str, NDArray[np.uint8]]]:
+def _beside(training: Images, made: NDArray[np.uint8]) -> list[tuple[str, NDArray[np.uint8]]]:
     """Return generated images, and the training images that they resemble most."""
-    found = closest(made, training.images)
-    return [("generated", made), ("training", training.images[found.rows])]
+    best, beside = np.full(len(made), -np.inf), made.copy()
+    for first in range(0, len(training), _PART):
+        part = training[first : first + _PART]
+        found = closest(made, part)
+        is_nearer = found.correlations > best
+        best[is_nearer] = found.correlations[is_nearer]
+        beside[is_nearer] = part[found.rows[is_nearer]]
+    return [("generated", made), ("training", beside)]
+
+
+def _everything(sides: tuple[Side, Side, Side]) -> Everything:
+    training, holdout, generated = sides
+    real = RealPixels.of(training.images, holdout.images)
+    return Everything(training.images, generated, np.arange(len(generated)), real)
+
+
+def _judged(
+    extractor: Extractor, described: Described, everything: Everything, correlations: Floats
+) -> Judged:
+    made = described.generated
+    if len(everything.generated) > len(made):
+        made = described.scale.apply(features(extractor, everything.generated.images))
+    return images.judge(described, made, everything.generated, everything.real, correlations)
 
 
 def _is_comparable(sides: Sides) -> bool:
@@ -245,4 +266,5 @@ def _described(extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Si
         sides[1].groups,
         generated,
         fault,
+        scale,
     )

@@ -3,6 +3,7 @@
 import platform
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +19,7 @@ from models.data.pictures import to_grayscale
 from models.data.rejection import Rejection
 from models.evaluation import integrity
 from models.evaluation.figures import draw_excess, draw_intensity, draw_rows
-from models.evaluation.halves import Side
+from models.evaluation.halves import Side, Terms
 from models.evaluation.intensity import (
     CONTROL_GAMMA,
     ImageSet,
@@ -42,6 +43,7 @@ from models.progress import Progress, Stopped
 from models.run_folder import ReportSpec, UserError, write_json
 
 if TYPE_CHECKING:
+    from models.evaluation.images import Judged
     from models.evaluation.standard import Findings
 
 POOLED_LIMIT = "One network was trained on all labels: they are compared together, not each."
@@ -52,8 +54,14 @@ QUICK_LIMITS = (
 )
 STANDARD_LIMITS = (
     "Green for copies and disclosure says that these tests found nothing; it proves no privacy.",
-    "Whether a tumour is where its label says, and whether images help a detector: not measured.",
+    "Whether a tumour is where its mask says is not measured.",
 )
+UNASKED_LIMIT = "Whether labels are right and images help a classifier is measured by profile deep."
+_LIMITS = {
+    ReportProfile.QUICK: QUICK_LIMITS,
+    ReportProfile.STANDARD: (*STANDARD_LIMITS, UNASKED_LIMIT),
+    ReportProfile.DEEP: STANDARD_LIMITS,
+}
 STANDARD_RESAMPLING = (
     "half of the holdout groups and as many generated images, at most half of them, both without "
     "replacement, beside all training images"
@@ -74,7 +82,7 @@ _GATES = {
 GENERATED_TITLE = "SYNTHETIC images, chosen at random"
 CLOSEST_TITLE = "SYNTHETIC images that resemble a training image most, above those (PATIENT images)"
 _COPIED = ("exact_copies", "mirrored_copies")
-QUICK_STEPS, STANDARD_STEPS = 4, 5
+_STEPS = {ReportProfile.QUICK: 4, ReportProfile.STANDARD: 10, ReportProfile.DEEP: 17}
 
 
 def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, JsonValue]:
@@ -90,12 +98,12 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     plots = run_dir / "outputs" / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     pack = open_pack(run_dir / spec.packed)
-    is_standard = spec.config.profile is ReportProfile.STANDARD
-    tell = _Steps(progress, QUICK_STEPS + (STANDARD_STEPS if is_standard else 0))
+    is_standard = spec.config.profile is not ReportProfile.QUICK
+    tell = _Steps(progress, _STEPS[spec.config.profile])
     tell("reading the real images")
     real = integrity.RealPixels.of(_images(pack, TRAIN), _images(pack, HOLDOUT))
     tell("reading the generated images")
-    generated, pixels, images = _read_generated(
+    generated, pixels, read = _read_generated(
         run_dir / spec.generated, pack.side_px, progress, keep=is_standard
     )
     if not generated:
@@ -122,8 +130,10 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     limits = [*LIMITS, *spec.limits, *([POOLED_LIMIT] if is_pooled else _missing(names, mix))]
     spaces: list[str] = []
     if is_standard:
-        sides = _sides(pack, names, images, is_pooled=is_pooled)
-        found = _measure_standard(sides, names, spec, tell)
+        every = _Every.of(pack, names, read, is_pooled=is_pooled)
+        found = _measure_standard(every, real, names, spec, tell)
+        if found.judged is not None:
+            every.write_samples(run_dir / "outputs" / "samples.csv", found.judged)
         verdicts |= found.verdicts
         if exact := [one for one in checks if one.id in _COPIED and one.verdict is Light.RED]:
             verdicts[Axis.COPIES] = integrity.gate(exact)
@@ -137,7 +147,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         uses=_uses(verdicts),
         checks=checks,
         metrics=metrics,
-        limits=[*(STANDARD_LIMITS if is_standard else QUICK_LIMITS), *limits],
+        limits=[*_LIMITS[spec.config.profile], *limits],
         method=_method(threshold, mix, spec),
         config=spec.config,
         thresholds=THRESHOLDS,
@@ -153,14 +163,25 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
 
 
 def _measure_standard(
-    sides: tuple[Side, Side, Side], names: tuple[str, ...], spec: ReportSpec, tell: "_Steps"
+    every: "_Every",
+    real: integrity.RealPixels,
+    names: tuple[str, ...],
+    spec: ReportSpec,
+    tell: "_Steps",
 ) -> "Findings":
     from models import device  # noqa: PLC0415 - the quick profile needs no torch
     from models.evaluation import standard  # noqa: PLC0415
 
     device.choose("cpu", spec.threads)
     asked = names if spec.asked is None else spec.asked
-    return standard.measure(sides, names, asked, spec.config, THRESHOLDS, spec.seed, tell)
+    training, holdout, made = (
+        standard.thin(rows, spec.config.max_images, spec.seed)
+        for rows in (every.training.rows, every.holdout, np.arange(len(every.generated)))
+    )
+    sides = every.real(training), every.real(holdout), every.generated.take(made)
+    everything = standard.Everything(every.training, every.generated, made, real)
+    terms = Terms(names, asked, spec.config, THRESHOLDS, spec.seed)
+    return standard.measure(sides, terms, tell, everything)
 
 
 class _Steps:
@@ -169,9 +190,13 @@ class _Steps:
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress, self._total, self._step = progress, total, 0
 
-    def __call__(self, message: str) -> None:
+    def check(self) -> None:
+        """Stop here if that was asked for."""
         if self._progress.should_stop():
             raise Stopped
+
+    def __call__(self, message: str) -> None:
+        self.check()
         self._progress.event(
             "progress",
             {
@@ -184,25 +209,73 @@ class _Steps:
         self._step += 1
 
 
-def _sides(
-    pack: Pack,
-    names: tuple[str, ...],
-    images: list[tuple[str, NDArray[np.uint8]]],
-    *,
-    is_pooled: bool,
-) -> tuple[Side, Side, Side]:
-    """Return the pixels of training, holdout and generated images; labels are rows of `names`."""
+@dataclass(frozen=True)
+class _Rows:
+    """Some images of a pack, read when they are asked for."""
 
-    def real(split: int) -> Side:
-        rows = np.flatnonzero(pack.splits == split)
-        labels = np.zeros(len(rows), np.int64) if is_pooled else pack.labels[rows]
-        return Side(pack.images[rows], labels, pack.groups[rows])
+    images: NDArray[np.uint8]
+    rows: NDArray[np.int64]
 
-    known = [(names.index(label), image) for label, image in images if label in names]
-    side = pack.side_px
-    stack = np.array([image for _, image in known], np.uint8).reshape(-1, side, side)
-    labels = np.array([label for label, _ in known], np.int64)
-    return real(TRAIN), real(HOLDOUT), Side(stack, labels, np.arange(len(known)))
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> NDArray[np.uint8]:
+        return self.images[self.rows[part]]
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A generated image, where it was and what it should show."""
+
+    file: str
+    label: str
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class _Every:
+    """All images of both sides; labels are places among the names."""
+
+    pack: Pack
+    read: list[_Read]
+    training: _Rows
+    holdout: NDArray[np.int64]
+    generated: Side
+    known: list[int]
+    """For each image that was read its row among the generated, or -1 if its label is unknown."""
+    is_pooled: bool
+
+    @classmethod
+    def of(
+        cls, pack: Pack, names: tuple[str, ...], read: list[_Read], *, is_pooled: bool
+    ) -> "_Every":
+        training, holdout = (np.flatnonzero(pack.splits == split) for split in (TRAIN, HOLDOUT))
+        chosen = [one for one in read if one.label in names]
+        side = pack.side_px
+        stack = np.array([one.image for one in chosen], np.uint8).reshape(-1, side, side)
+        labels = np.array([names.index(one.label) for one in chosen], np.int64)
+        generated = Side(stack, labels, np.arange(len(chosen)))
+        places = {id(one): row for row, one in enumerate(chosen)}
+        known = [places.get(id(one), -1) for one in read]
+        rows = _Rows(pack.images, training)
+        return cls(pack, read, rows, holdout, generated, known, is_pooled)
+
+    def real(self, rows: NDArray[np.int64]) -> Side:
+        """Load real images."""
+        labels = np.zeros(len(rows), np.int64) if self.is_pooled else self.pack.labels[rows]
+        return Side(self.pack.images[rows], labels, self.pack.groups[rows])
+
+    def write_samples(self, path: Path, judged: "Judged") -> None:
+        """Write what is known of each image that was read."""
+        from models.evaluation.images import write  # noqa: PLC0415 - it needs torch
+
+        write(
+            path,
+            [one.file for one in self.read],
+            [one.label for one in self.read],
+            self.known,
+            judged,
+        )
 
 
 def _images(pack: Pack, split: int) -> Iterator[NDArray[np.uint8]]:
@@ -232,12 +305,12 @@ def _image_sets(pack: Pack, split: int, *, is_pooled: bool) -> dict[str, ImageSe
 
 def _read_generated(
     path: Path, side_px: int, progress: Progress, *, keep: bool
-) -> tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[tuple[str, NDArray[np.uint8]]]]:
+) -> tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[_Read]]:
     """Read the saved PNGs by the same decoder as the real images; trust none of them.
 
     The images themselves are only returned when they are to be kept.
     """
-    images: list[tuple[str, NDArray[np.uint8]]] = []
+    images: list[_Read] = []
     pixels = integrity.GeneratedPixels()
     counted: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
     for entry in read_entries(path, IngestConfig()):
@@ -253,7 +326,7 @@ def _read_generated(
             continue
         pixels.add(image)
         if keep:
-            images.append((parts[1], image))
+            images.append(_Read(entry.name, parts[1], image))
         counted[parts[1]].append(histograms(image[None]))
     sets = {
         name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
@@ -315,7 +388,7 @@ def _missing(names: tuple[str, ...], mix: Mapping[str, float]) -> list[str]:
 
 
 def _method(threshold: int, mix: dict[str, float], spec: ReportSpec) -> Method:
-    is_standard = spec.config.profile is ReportProfile.STANDARD
+    is_standard = spec.config.profile is not ReportProfile.QUICK
     return Method(
         foreground="gray levels above the Otsu threshold of the pooled training images, one "
         "threshold for all sets",

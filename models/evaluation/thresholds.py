@@ -36,6 +36,15 @@ class Thresholds(Frozen):
     """A single image that is nearer to a training image than this, and than any unseen one."""
     closer_to_training_green: float = 0.55
     membership_green: float = 0.05
+    learnable_area: float = 0.60
+    """Area under the curve from which real labels can be told apart at all."""
+    ratio_amber_label: float = 0.75
+    gain_green: float = 0.005
+    """Area under the curve that generated images must add, beyond doubt, to help."""
+    gain_none: float = 0.02
+    """Within this of none, a gain is none."""
+    gain_error: float = 0.025
+    """Chance, over all ratios, of calling a help or a harm what is neither."""
 
 
 THRESHOLDS = Thresholds()

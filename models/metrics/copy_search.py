@@ -7,6 +7,7 @@ bounded by their norms (Cauchy and Schwarz). Only what passes both is correlated
 """
 
 import math
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from models.metrics.copies import QUANTILE, SHIFT_PX, SIDE_PX, normalised
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 DEFAULT_THRESHOLD = 0.95
 """Where there is no unseen image to set it; a noisy, shifted copy correlates more than this."""
@@ -24,16 +28,32 @@ _LOW = (6, 12)
 _ROUNDING = 1e-5
 _BATCH, _PAIRS_LOW, _PAIRS = 16, 2048, 64
 _LIKELY = 4
+_PART = 4096
+
+
+class Images(Protocol):
+    """Images `(m, S, S) uint8`, or what reads them when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.uint8]: ...
 
 
 class CopySearch:
-    """The training images, transformed: 30 kB of memory each."""
+    """The training images, transformed: 30 kB of memory each, or each time anew."""
 
-    def __init__(self, training: NDArray[np.uint8]) -> None:
-        """Take `(m, S, S) uint8`, at least one."""
-        self._spectra = _spectra(normalised(training))
-        self._magnitudes = self._spectra.abs().flatten(1)
-        self._low = [_Low(self._spectra, most) for most in _LOW]
+    def __init__(self, training: Images, *, is_kept: bool = True) -> None:
+        """Take `(m, S, S) uint8`, at least one; if they are not kept, 4,096 are held at a time."""
+        self._training = training
+        is_kept = is_kept or len(training) <= _PART
+        self._kept = list(self._transformed()) if is_kept else None
+
+    def _parts(self) -> "Iterator[_Part]":
+        return iter(self._kept) if self._kept is not None else self._transformed()
+
+    def _transformed(self) -> "Iterator[_Part]":
+        for first in range(0, len(self._training), _PART):
+            yield _Part(self._training[first : first + _PART])
 
     def above(self, images: NDArray[np.uint8], floor: float) -> NDArray[np.float64]:
         """Return for each of `(n, S, S)` its correlation with the closest training image.
@@ -41,11 +61,10 @@ class CopySearch:
         What is not above `floor`, which saves the time, is given as `floor`: `(n,)` in
         [`floor`, 1].
         """
-        found = [
-            self._above(images[first : first + _BATCH], floor)
-            for first in range(0, len(images), _BATCH)
-        ]
-        return np.maximum(np.concatenate(found), floor) if found else np.empty(0)
+        found = np.full(len(images), floor)
+        for part in self._parts():
+            found = np.maximum(found, part.above(images, floor))
+        return found
 
     def threshold(self, unseen: NDArray[np.uint8]) -> float:
         """Return the correlation that one in a hundred of `(n, S, S)` unseen real images exceeds.
@@ -70,13 +89,37 @@ class CopySearch:
     def _largest(self, images: NDArray[np.uint8], needed: int) -> NDArray[np.float64]:
         """Return the correlations `(n,)`, of which only the `needed` largest are exact.
 
-        The others are too small by an unknown amount, and none is among the largest.
+        The others are too small by an unknown amount, and none is among the largest. What is among
+        the largest of all is so in the part of its closest image too.
         """
+        found = np.full(len(images), -1.0)
+        for part in self._parts():
+            found = np.maximum(found, part.largest(images, needed))
+        return found
+
+
+class _Part:
+    """Some training images, transformed."""
+
+    def __init__(self, training: NDArray[np.uint8]) -> None:
+        self._spectra = _spectra(normalised(training))
+        self._magnitudes = self._spectra.abs().flatten(1)
+        self._low = [_Low(self._spectra, most) for most in _LOW]
+
+    def above(self, images: NDArray[np.uint8], floor: float) -> NDArray[np.float64]:
+        """Return the correlation of each with the closest of these; -1 if not above `floor`."""
+        starts = range(0, len(images), _BATCH)
+        found = [self._above(images[one : one + _BATCH], floor) for one in starts]
+        return np.concatenate(found) if found else np.empty(0)
+
+    def largest(self, images: NDArray[np.uint8], needed: int) -> NDArray[np.float64]:
+        """Return the correlations, of which only the `needed` largest are exact."""
         starts = range(0, len(images), _BATCH)
         values = np.concatenate([self._likely(images[one : one + _BATCH]) for one in starts])
         for one in starts:
             floor = float(np.partition(values, -needed)[-needed])
-            values[one : one + _BATCH] = self.above(images[one : one + _BATCH], floor)
+            exact = self._above(images[one : one + _BATCH], floor)
+            values[one : one + _BATCH] = np.maximum(exact, floor)
         return values
 
     def _above(self, images: NDArray[np.uint8], floor: float) -> NDArray[np.float64]:

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 Features = NDArray[np.float64]
 _CHUNK = 1024
+_SAME = 1e-12
+"""Squared distance below which rounding is all there is."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def realism(features: Features, real: Features, reaches: Features) -> Features:
     found = np.empty(len(features))
     for first in range(0, len(features), _CHUNK):
         squared = squared_distances(features[first : first + _CHUNK], real[is_tight])
-        ratios = reaches[is_tight] / np.maximum(squared, np.finfo(float).tiny)
+        ratios = reaches[is_tight] / np.maximum(squared, _SAME)
         found[first : first + _CHUNK] = np.sqrt(ratios.max(1))
     return found
 

@@ -9,9 +9,11 @@ from numpy.typing import NDArray
 from models.config import ReportConfig
 from models.data.phantom import CLASSES, draw_patient, load_head
 from models.evaluation import standard
-from models.evaluation.halves import Side
+from models.evaluation.halves import Side, Terms
+from models.evaluation.images import DOUBLE, EXACT_COPY, LOW_REALISM, NEAR_COPY
+from models.evaluation.integrity import RealPixels
 from models.evaluation.report import Axis, Light, Metric
-from models.evaluation.standard import Findings
+from models.evaluation.standard import Everything, Findings
 from models.evaluation.thresholds import THRESHOLDS
 from models.metrics.spaces import encoder
 
@@ -27,6 +29,13 @@ CONFIG = ReportConfig.model_validate(
 )
 TRAINING, UNSEEN, PERFECT = (60, 30, 90)
 """Patients of each side; a perfect generator draws one image of each of its own."""
+
+
+class Silent:
+    def __call__(self, message: str) -> None: ...
+
+    def check(self) -> None: ...
+
 
 Pixels = NDArray[np.uint8]
 Heads = tuple[Side, Side, Side]
@@ -60,9 +69,7 @@ def judge(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findin
         labels = heads[2].labels[: len(images)] if labels is None else labels
         generated = Side(images, labels, np.arange(len(images)))
         sides = (heads[0], heads[1], generated)
-        return standard.measure(
-            sides, CLASSES, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None
-        )
+        return standard.measure(sides, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0), Silent())
 
     return measure
 
@@ -168,7 +175,7 @@ def test_label_that_was_not_asked_for_is_not_lost(
     monkeypatch.setattr(encoder, "find", lambda: None)
     sides = (heads[0], heads[1], heads[2].take(np.flatnonzero(heads[2].labels != 1)))
     asked = (CLASSES[0], CLASSES[2])
-    found = standard.measure(sides, CLASSES, asked, CONFIG, THRESHOLDS, 0, lambda _message: None)
+    found = standard.measure(sides, Terms(CLASSES, asked, CONFIG, THRESHOLDS, 0), Silent())
     missing = the(found, "coverage", "labels", CLASSES[1])
     assert missing.verdict is Light.GREY
     assert missing.reason == "no image of this label was asked for"
@@ -198,7 +205,7 @@ def test_few_patients_give_no_verdict(heads: Heads, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(encoder, "find", lambda: None)
     few = heads[1].take(np.arange(9))
     sides = (heads[0], few, heads[2])
-    found = standard.measure(sides, CLASSES, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None)
+    found = standard.measure(sides, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0), Silent())
     assert set(lights(found).values()) == {Light.GREY}
     assert "3 groups of holdout images, 10 are needed" in found.verdicts[Axis.COPIES].reason
 
@@ -207,7 +214,7 @@ def test_few_patients_give_no_verdict(heads: Heads, monkeypatch: pytest.MonkeyPa
 def test_side_without_images_gives_no_verdict(heads: Heads, missing: int) -> None:
     sides = [side.take(np.arange(0)) if at == missing else side for at, side in enumerate(heads)]
     three = (sides[0], sides[1], sides[2])
-    found = standard.measure(three, CLASSES, CLASSES, CONFIG, THRESHOLDS, 0, lambda _message: None)
+    found = standard.measure(three, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0), Silent())
     assert set(lights(found).values()) == {Light.GREY}
     assert len(found.verdicts) == 5
     assert "0 " in found.verdicts[Axis.COPIES].reason
@@ -219,9 +226,7 @@ def test_one_network_for_all_labels_is_compared_as_one(
     monkeypatch.setattr(encoder, "find", lambda: None)
     pooled = [Side(side.images, np.zeros(len(side), np.int64), side.groups) for side in heads]
     three = (pooled[0], pooled[1], pooled[2])
-    found = standard.measure(
-        three, ("all",), ("all",), CONFIG, THRESHOLDS, 0, lambda _message: None
-    )
+    found = standard.measure(three, Terms(("all",), ("all",), CONFIG, THRESHOLDS, 0), Silent())
     assert {metric.label for metric in found.metrics} == {None}
     assert Light.RED not in lights(found).values()
 
@@ -250,20 +255,46 @@ def test_same_seed_says_the_same(heads: Heads, judge: Callable[..., Findings]) -
     assert first.metrics == second.metrics
 
 
-def test_copies_are_not_green_when_not_all_images_were_looked_through(
+def test_copies_are_looked_for_beyond_the_images_that_are_compared(
     heads: Heads, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder, "find", lambda: None)
+    images = heads[2].images.copy()
+    images[80] = heads[0].images[170]
+    generated = Side(images, heads[2].labels, heads[2].groups)
+    real = RealPixels.of(heads[0].images, heads[1].images)
+    everything = Everything(heads[0].images, generated, np.arange(60), real)
     few = CONFIG.model_copy(update={"max_images": 100})
-    found = standard.measure(heads, CLASSES, CLASSES, few, THRESHOLDS, 0, lambda _message: None)
-    assert found.verdicts[Axis.COPIES].verdict is not Light.GREEN
+    sides = (heads[0].take(np.arange(100)), heads[1], generated.take(np.arange(60)))
+    terms = Terms(CLASSES, CLASSES, few, THRESHOLDS, 0)
+    found = standard.measure(sides, terms, Silent(), everything)
+    assert found.verdicts[Axis.COPIES].verdict is Light.RED
     assert any("at most 100 images of a side" in limit for limit in found.limits)
+    assert found.judged is not None
+    assert found.judged.flags[80][:2] == (EXACT_COPY, NEAR_COPY)
+    assert len(found.judged.realism) == 90
 
 
-def test_large_sides_are_thinned(heads: Heads) -> None:
-    thin = standard._thinned(heads, 100, 0)
-    assert [len(side) for side in thin] == [100, 90, 90]
-    assert (np.diff(thin[0].groups) >= 0).all()
+def test_rows_are_thinned_in_order() -> None:
+    thin = standard.thin(np.arange(5, 200), 100, 0)
+    assert len(np.unique(thin)) == 100
+    assert (np.diff(thin) > 0).all()
+    assert (standard.thin(np.arange(5), 100, 0) == np.arange(5)).all()
+
+
+def test_each_image_is_judged(heads: Heads, judge: Callable[..., Findings]) -> None:
+    images = heads[2].images.copy()
+    images[3] = heads[0].images[7][:, ::-1]
+    images[5] = images[4]
+    images[6] = np.random.default_rng(0).permuted(images[6].ravel()).reshape(images[6].shape)
+    judged = judge(images).judged
+    assert judged is not None
+    assert {EXACT_COPY, NEAR_COPY} <= set(judged.flags[3])
+    assert DOUBLE in judged.flags[5]
+    assert DOUBLE not in judged.flags[4]
+    assert judged.flags[6] == (LOW_REALISM,)
+    assert judged.is_flagged.mean() < 0.25
+    assert np.isnan(judged.correlation).sum() > 80
 
 
 @pytest.mark.slow
@@ -276,7 +307,7 @@ def test_unseen_images_are_red_in_at_most_one_of_twenty(monkeypatch: pytest.Monk
         for made in (perfect, offered):
             sides = (training, holdout, made)
             found = standard.measure(
-                sides, CLASSES, CLASSES, CONFIG, THRESHOLDS, seed, lambda _message: None
+                sides, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, seed), Silent()
             )
             reds += [(seed, axis) for axis, light in lights(found).items() if light is Light.RED]
     assert len({seed for seed, _ in reds}) <= 1, reds

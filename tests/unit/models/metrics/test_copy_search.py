@@ -5,6 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
+from models.metrics import copy_search
 from models.metrics.copies import QUANTILE, closest
 from models.metrics.copy_search import DEFAULT_THRESHOLD, CopySearch
 
@@ -68,3 +69,12 @@ def test_closest_images_are_those_of_the_plain_search(
 
 def test_none_is_closest_of_no_images() -> None:
     assert CopySearch(TRAINING).closest(IMAGES[:0], 5).tolist() == []
+
+
+def test_search_in_parts_finds_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = CopySearch(TRAINING)
+    monkeypatch.setattr(copy_search, "_PART", 16)
+    parts = CopySearch(TRAINING, is_kept=False)
+    assert parts.above(IMAGES, 0.5) == pytest.approx(whole.above(IMAGES, 0.5), abs=2e-6)
+    assert parts.threshold(OTHERS) == pytest.approx(whole.threshold(OTHERS), abs=2e-6)
+    assert set(parts.closest(IMAGES, 9)) == set(whole.closest(IMAGES, 9))

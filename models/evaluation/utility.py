@@ -1,0 +1,327 @@
+"""Ask whether generated images have the right label, and whether they help a classifier.
+
+Classifiers are trained on the real training images alone and together with generated ones, with
+equally many steps and from the same seeds, and are tested on unseen real images. All but one see
+classically augmented images: what helps only where augmentation was forgotten does not help.
+Intervals are over resampled groups of unseen images and resampled seeds; help and harm are
+corrected for the number of ratios that were tried (Holm 1979).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import ReportConfig
+from models.evaluation import classifier
+from models.evaluation.classifier import Examples, Lesson
+from models.evaluation.halves import (
+    Floats,
+    Judgement,
+    Rows,
+    Side,
+    Sides,
+    Steps,
+    Terms,
+    axis_verdict,
+    band,
+    by_ratio,
+    lacking,
+    metric,
+)
+from models.evaluation.report import Axis, Light, Metric, Verdict
+from models.evaluation.thresholds import Thresholds
+from models.metrics.kernel import group_weights
+from models.metrics.ranking import areas
+
+SPACE = "classifier"
+DRAWS = 2000
+MIN_LABELS = 2
+_FEWEST = 10
+"""Training images of a label, and images that a filter leaves, for it to be learnt from."""
+BASE, PLAIN = "real, augmented", "real, not augmented"
+ONLY, SHUFFLED = "generated alone", "real and generated 1:1, labels shuffled"
+EVEN, TWICE = "real and generated 1:1", "real and generated 1:2"
+FILTERED = "real and generated 1:1, without flagged images"
+_RATIOS = (EVEN, TWICE, FILTERED)
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What classifiers say of generated images."""
+
+    verdicts: dict[Axis, Verdict]
+    metrics: list[Metric] = field(default_factory=list)
+
+
+def measure(
+    sides: tuple[Side, Side, Side],
+    pairs: Sequence[Sides],
+    is_flagged: NDArray[np.bool_],
+    terms: Terms,
+    tell: Steps,
+) -> Worth:
+    """Compare by the training, unseen and generated images of `sides`.
+
+    `pairs` are those of all images, first, and of each label. `is_flagged` `(generated,)` are left
+    out of one of the lessons.
+    """
+    names, config, thresholds, seed = terms.names, terms.config, terms.thresholds, terms.seed
+    pooled = pairs[0]
+    lacks = lacking(pooled, config) or _unlearnable(sides, names)
+    if lacks:
+        return _grey(lacks)
+    real, unseen, made = (Examples.of(side.images, side.labels) for side in sides)
+    lessons = _lessons(real, made, is_flagged, seed)
+    outcomes: dict[str, list[Floats]] = {}
+    of_made: list[Floats] = []
+    for number, (name, lesson) in enumerate(lessons.items(), 1):
+        tell(f"training classifiers on {name} ({number} of {len(lessons)})")
+        outcomes[name] = []
+        for turn in range(config.classifier_seeds):
+            network = classifier.train(
+                lesson, len(names), config.classifier_steps, seed * 1000 + turn, tell.check
+            )
+            outcomes[name].append(classifier.probabilities(network, unseen.images))
+            if name == BASE:
+                of_made.append(classifier.probabilities(network, made.images))
+    draws = _Draws.of(sides[1], len(names), config.classifier_seeds, seed)
+    gains = _Gains({name: draws.areas(found) for name, found in outcomes.items()}, pooled)
+    low, middle, high = band(gains.areas[BASE])
+    if not low > thresholds.learnable_area:
+        return _grey(
+            "not assessable: trained on the real training images, a classifier ranks the labels of"
+            f" unseen ones with an area under the curve of {middle:.2f} ({low:.2f} to {high:.2f}),"
+            f" and {thresholds.learnable_area} is needed",
+            gains.information(),
+        )
+    rights = _Rights(draws, outcomes[BASE], of_made, sides[2].labels, seed)
+    labels = rights.metrics(pairs, names, config, thresholds)
+    found, verdict = gains.judged(thresholds)
+    recalls = [
+        metric(
+            one,
+            "recall_gain",
+            f"{SPACE}/{EVEN}",
+            draws.recalls(outcomes[EVEN], names.index(one.label))
+            - draws.recalls(outcomes[BASE], names.index(one.label)),
+            (Light.GREY, "for information: the verdict is that of the area under the curve"),
+        )
+        for one in pairs
+        if one.label is not None and len(one.holdout)
+    ]
+    return Worth(
+        {Axis.LABELS: axis_verdict(labels), Axis.UTILITY: verdict},
+        [*labels, *found, *gains.information(), *recalls],
+    )
+
+
+def _unlearnable(sides: tuple[Side, Side, Side], names: Sequence[str]) -> str | None:
+    training, holdout, _ = sides
+    counts = np.bincount(training.labels, minlength=len(names))
+    known = [n for n in range(len(names)) if counts[n] >= _FEWEST and (holdout.labels == n).any()]
+    if len(known) < MIN_LABELS:
+        return (
+            f"not assessable: {len(known)} labels have {_FEWEST} training images and one that is"
+            f" unseen, {MIN_LABELS} are needed"
+        )
+    return None
+
+
+def _grey(reason: str, metrics: list[Metric] | None = None) -> Worth:
+    verdict = Verdict(verdict=Light.GREY, reason=reason)
+    return Worth(dict.fromkeys((Axis.LABELS, Axis.UTILITY), verdict), metrics or [])
+
+
+def _lessons(
+    real: Examples, made: Examples, is_flagged: NDArray[np.bool_], seed: int
+) -> dict[str, Lesson]:
+    order = np.random.default_rng([seed, 5]).permutation(len(made))
+    shuffled = Examples(made.images, made.labels[order])
+    lessons = {
+        BASE: Lesson(real),
+        PLAIN: Lesson(real, is_varied=False),
+        EVEN: Lesson(real, made, 1 / 2),
+        TWICE: Lesson(real, made, 2 / 3),
+        SHUFFLED: Lesson(real, shuffled, 1 / 2),
+        ONLY: Lesson(real, made, 1.0),
+    }
+    kept = np.flatnonzero(~is_flagged)
+    if is_flagged.any() and len(kept) >= _FEWEST:
+        lessons[FILTERED] = Lesson(real, made.take(kept), 1 / 2)
+    return lessons
+
+
+@dataclass(frozen=True)
+class _Draws:
+    """Unseen images by groups, and seeds, both drawn with replacement."""
+
+    labels: Rows  # (n,)
+    classes: int
+    images: Floats  # (draws, n), how often each is drawn
+    seeds: Floats  # (draws, seeds), rows add up to one
+
+    @classmethod
+    def of(cls, holdout: Side, classes: int, seeds: int, seed: int) -> "_Draws":
+        random = np.random.default_rng([seed, 6])
+        images = group_weights(holdout.groups, DRAWS, random)
+        turns = random.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS) / seeds
+        return cls(holdout.labels, classes, images, turns)
+
+    def areas(self, found: list[Floats]) -> Floats:
+        """Return the mean over labels of each against all others, `(draws,)`."""
+        of_label = []
+        for label in range(self.classes):
+            is_positive = self.labels == label
+            if is_positive.any() and not is_positive.all():
+                values = [areas(one[:, label], is_positive, self.images) for one in found]
+                of_label.append((np.stack(values, 1) * self.seeds).sum(1))
+        return np.asarray(np.nanmean(of_label, axis=0))
+
+    def recalls(self, found: list[Floats], label: int) -> Floats:
+        """Return the share of the images of a label that are taken for it, `(draws,)`."""
+        is_of = self.labels == label
+        rights = np.stack([one[is_of].argmax(1) == label for one in found], 1)  # (n, seeds)
+        weights = self.images[:, is_of]
+        total = weights.sum(1)
+        return np.asarray(
+            ((weights @ rights) * self.seeds).sum(1) / np.where(total > 0, total, np.nan)
+        )
+
+
+@dataclass(frozen=True)
+class _Gains:
+    """The areas under the curve of every lesson, `(draws,)` each."""
+
+    areas: dict[str, Floats]
+    pooled: Sides
+
+    def information(self) -> list[Metric]:
+        """Return the area of every lesson."""
+        told = Light.GREY, "for information: what counts is the gain"
+        return [
+            metric(self.pooled, "auroc", f"{SPACE}/{name}", values, told)
+            for name, values in self.areas.items()
+        ]
+
+    def judged(self, thresholds: Thresholds) -> tuple[list[Metric], Verdict]:
+        """Return the gain of each lesson beyond augmentation, and what they say together."""
+        gains = {name: self.areas[name] - self.areas[BASE] for name in self.areas if name != BASE}
+        tried = [name for name in _RATIOS if name in gains]
+        helps = holm([_doubt(gains[name]) for name in tried])
+        harms = holm([_doubt(-gains[name]) for name in tried])
+        told: dict[str, Judgement] = {
+            name: _judge(gains[name], help_, harm, thresholds)
+            for name, help_, harm in zip(tried, helps, harms, strict=True)
+        }
+        aside = {
+            PLAIN: "for information: what is lost without augmentation",
+            ONLY: "for information: what is lost without real images",
+            SHUFFLED: "for information: the known fault, generated images with labels at random",
+        }
+        found = [
+            metric(
+                self.pooled,
+                "auroc_gain",
+                f"{SPACE}/{name}",
+                values,
+                told.get(name) or (Light.GREY, aside[name]),
+                np.zeros_like(values) if name in tried else None,
+                gains[SHUFFLED] if name in tried else None,
+            )
+            for name, values in gains.items()
+        ]
+        return found, _together(told)
+
+
+def holm(doubts: list[float]) -> list[float]:
+    """Return p-values corrected for how many there are, in their order (Holm 1979)."""
+    adjusted, worst = [0.0] * len(doubts), 0.0
+    for rank, at in enumerate(sorted(range(len(doubts)), key=lambda one: doubts[one])):
+        worst = max(worst, min(1.0, (len(doubts) - rank) * doubts[at]))
+        adjusted[at] = worst
+    return adjusted
+
+
+def _doubt(gain: Floats) -> float:
+    """Return the p-value of there being no gain, from its draws."""
+    return float((1 + (gain <= 0).sum()) / (1 + len(gain)))
+
+
+def _judge(gain: Floats, help_: float, harm: float, thresholds: Thresholds) -> Judgement:
+    low, high = np.nanquantile(gain, (0.025, 0.975)).tolist()
+    words = f"{low:+.3f} to {high:+.3f} of area under the curve beyond augmentation alone"
+    if help_ <= thresholds.gain_error and np.nanmedian(gain) >= thresholds.gain_green:
+        return Light.GREEN, f"helps: {words}"
+    if harm <= thresholds.gain_error:
+        return Light.RED, f"harms: {words}"
+    if max(-low, high) <= thresholds.gain_none:
+        return Light.AMBER, f"no detectable change: {words}"
+    return Light.AMBER, f"inconclusive: {words}; more unseen patients would tell"
+
+
+def _together(told: dict[str, Judgement]) -> Verdict:
+    """Judge by the best ratio, which is the one to take; harmful is what harms at every ratio."""
+    for light in (Light.GREEN, Light.AMBER, Light.RED):
+        for name, (own, reason) in told.items():
+            if own is light:
+                return Verdict(verdict=light, reason=f"{name}: {reason}")
+    raise AssertionError("two ratios are always tried")
+
+
+class _Rights:
+    """How often the classifiers of real images agree with the label of an image."""
+
+    def __init__(
+        self, draws: _Draws, unseen: list[Floats], made: list[Floats], labels: Rows, seed: int
+    ) -> None:
+        random = np.random.default_rng([seed, 7])
+        weights = group_weights(np.arange(len(labels)), DRAWS, random)
+        self._real, self._of_real = draws, unseen
+        self._made, self._of_made = _Draws(labels, draws.classes, weights, draws.seeds), made
+
+    def metrics(
+        self,
+        pairs: Sequence[Sides],
+        names: Sequence[str],
+        config: ReportConfig,
+        thresholds: Thresholds,
+    ) -> list[Metric]:
+        """Return the agreement of all labels, and of each: on generated and on unseen images."""
+        of_label = {
+            one.label: (
+                self._made.recalls(self._of_made, names.index(one.label)),
+                self._real.recalls(self._of_real, names.index(one.label)),
+            )
+            for one in pairs
+            if one.label is not None and len(one.generated) and len(one.holdout)
+        }
+        both = np.nanmean(list(of_label.values()), axis=0)  # (2, draws)
+        rows = [(pairs[0], both[0], both[1])]
+        rows += [(one, *of_label[one.label]) for one in pairs if one.label in of_label]
+        return [
+            self._metric(one, made, real, len(names), config, thresholds)
+            for one, made, real in rows
+        ]
+
+    def _metric(
+        self,
+        sides: Sides,
+        made: Floats,
+        real: Floats,
+        classes: int,
+        config: ReportConfig,
+        thresholds: Thresholds,
+    ) -> Metric:
+        judged = by_ratio(
+            made,
+            real,
+            thresholds.ratio_green,
+            thresholds.ratio_amber_label,
+            "agreement with the label",
+        )
+        if lacks := lacking(sides, config):
+            judged = Light.GREY, lacks
+        by_chance = np.full_like(made, 1 / classes)
+        return metric(sides, "label_agreement", SPACE, made, judged, real, by_chance)

@@ -1,0 +1,217 @@
+"""What classifiers say of labels and of the worth of generated images, on plain shapes."""
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from models.config import ReportConfig
+from models.evaluation import classifier, utility
+from models.evaluation.classifier import Examples, Lesson
+from models.evaluation.halves import Side, Terms, pair
+from models.evaluation.report import Axis, Light, Metric
+from models.evaluation.thresholds import THRESHOLDS
+from models.evaluation.utility import Worth, holm
+
+NAMES = ("disc", "ring", "stripe")
+CONFIG = ReportConfig.model_validate(
+    {
+        "profile": "deep",
+        "draws": 20,
+        "min_holdout_images": 30,
+        "min_generated_images": 30,
+        "classifier_steps": 25,
+        "classifier_seeds": 2,
+    }
+)
+Pixels = NDArray[np.uint8]
+
+
+class Silent:
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def __call__(self, message: str) -> None:
+        self.told.append(message)
+
+    def check(self) -> None: ...
+
+
+def shapes(count: int, seed: int, noise: float = 40) -> Side:
+    """Draw noisy shapes, one kind a label, each of its own group."""
+    random = np.random.default_rng(seed)
+    down, across = np.mgrid[:64, :64]
+    images = []
+    labels = np.arange(count) % len(NAMES)
+    for label in labels:
+        radius = np.hypot(*(axis - random.uniform(24, 40) for axis in (down, across)))
+        size = random.uniform(8, 14)
+        shape = (radius < size, abs(radius - size) < 2.5, abs((down - across) % 16 - 8) < 3)
+        images.append(60 + 90 * shape[label] + random.normal(0, noise, (64, 64)))
+    pixels = np.clip(images, 0, 255).astype(np.uint8)
+    return Side(pixels, labels, np.arange(count))
+
+
+TRAINING, UNSEEN = shapes(45, 0), shapes(90, 1)
+
+
+def ask(made: Side, is_flagged: NDArray[np.bool_] | None = None) -> Worth:
+    sides = (TRAINING, UNSEEN, made)
+    rows = [np.arange(len(side)) for side in sides]
+    pairs = [pair(None, sides, rows, CONFIG.draws, [0])]
+    for number, name in enumerate(NAMES):
+        of_label = [np.flatnonzero(side.labels == number) for side in sides]
+        pairs.append(pair(name, sides, of_label, CONFIG.draws, [0]))
+    flags = np.zeros(len(made), bool) if is_flagged is None else is_flagged
+    terms = Terms(NAMES, NAMES, CONFIG, THRESHOLDS, 0)
+    return utility.measure(sides, pairs, flags, terms, Silent())
+
+
+def the(found: Worth, name: str, space: str, label: str | None = None) -> Metric:
+    (metric,) = (
+        one for one in found.metrics if (one.id, one.space, one.label) == (name, space, label)
+    )
+    return metric
+
+
+@pytest.fixture(scope="module")
+def fresh() -> Worth:
+    """Many fresh images: what a perfect generator would draw."""
+    return ask(shapes(300, 2), np.arange(300) % 10 == 0)
+
+
+def test_fresh_images_help_and_have_the_right_labels(fresh: Worth) -> None:
+    assert fresh.verdicts[Axis.UTILITY].verdict is Light.GREEN
+    assert "helps" in fresh.verdicts[Axis.UTILITY].reason
+    assert fresh.verdicts[Axis.LABELS].verdict is Light.GREEN
+
+
+def test_every_lesson_is_measured(fresh: Worth) -> None:
+    gains = {one.space for one in fresh.metrics if one.id == "auroc_gain"}
+    assert gains == {
+        f"classifier/{name}"
+        for name in (
+            utility.PLAIN,
+            utility.EVEN,
+            utility.TWICE,
+            utility.SHUFFLED,
+            utility.ONLY,
+            utility.FILTERED,
+        )
+    }
+    assert {one.label for one in fresh.metrics if one.id == "recall_gain"} == set(NAMES)
+
+
+def test_known_fault_stands_beside_each_ratio(fresh: Worth) -> None:
+    even = the(fresh, "auroc_gain", f"classifier/{utility.EVEN}")
+    shuffled = the(fresh, "auroc_gain", f"classifier/{utility.SHUFFLED}")
+    assert even.control == shuffled.value
+    assert shuffled.value is not None
+    assert shuffled.value < 0
+    assert shuffled.verdict is Light.GREY
+
+
+def test_wrong_labels_are_seen_and_harm() -> None:
+    made = shapes(300, 2)
+    wrong = Side(made.images, (made.labels + 1) % 3, made.groups)
+    found = ask(wrong)
+    assert found.verdicts[Axis.LABELS].verdict is Light.RED
+    assert found.verdicts[Axis.UTILITY].verdict is Light.RED
+    assert "harms" in found.verdicts[Axis.UTILITY].reason
+
+
+def test_noise_of_thirty_percent_in_the_labels_is_seen() -> None:
+    made = shapes(300, 2, noise=20)
+    random = np.random.default_rng(0)
+    labels = made.labels.copy()
+    is_wrong = random.random(300) < 0.3
+    labels[is_wrong] = (labels[is_wrong] + random.integers(1, 3, is_wrong.sum())) % 3
+    found = ask(Side(made.images, labels, made.groups))
+    assert found.verdicts[Axis.LABELS].verdict in {Light.AMBER, Light.RED}
+
+
+def test_images_without_information_do_not_help() -> None:
+    random = np.random.default_rng(0)
+    grain = random.integers(0, 255, (300, 64, 64), np.uint8)
+    found = ask(Side(grain, np.arange(300) % 3, np.arange(300)))
+    assert found.verdicts[Axis.UTILITY].verdict is not Light.GREEN
+    assert found.verdicts[Axis.LABELS].verdict is Light.RED
+
+
+def test_copies_of_training_images_do_not_help() -> None:
+    rows = np.arange(300) % len(TRAINING)
+    copies = Side(TRAINING.images[rows], TRAINING.labels[rows], np.arange(300))
+    assert ask(copies).verdicts[Axis.UTILITY].verdict is Light.AMBER
+
+
+def test_labels_that_cannot_be_learnt_give_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(0)
+    for name in ("TRAINING", "UNSEEN"):
+        side = globals()[name]
+        blank = random.integers(0, 255, side.images.shape, np.uint8)
+        monkeypatch.setitem(globals(), name, Side(blank, side.labels, side.groups))
+    found = ask(shapes(60, 2))
+    assert {one.verdict for one in found.verdicts.values()} == {Light.GREY}
+    assert "not assessable" in found.verdicts[Axis.UTILITY].reason
+
+
+@pytest.mark.parametrize(
+    ("made", "words"),
+    [(shapes(12, 2), "12 generated images, 30 are needed")],
+)
+def test_too_little_gives_no_verdict(made: Side, words: str) -> None:
+    found = ask(made)
+    assert found.verdicts[Axis.UTILITY].verdict is Light.GREY
+    assert words in found.verdicts[Axis.LABELS].reason
+    assert not found.metrics
+
+
+def test_one_label_gives_no_verdict() -> None:
+    one = [Side(side.images, side.labels * 0, side.groups) for side in (TRAINING, UNSEEN)]
+    sides = (one[0], one[1], one[1])
+    rows = [np.arange(len(side)) for side in sides]
+    pairs = [pair(None, sides, rows, CONFIG.draws, [0])]
+    terms = Terms(("all",), ("all",), CONFIG, THRESHOLDS, 0)
+    found = utility.measure(sides, pairs, np.zeros(90, bool), terms, Silent())
+    assert "1 labels have" in found.verdicts[Axis.UTILITY].reason
+
+
+def test_same_seed_trains_the_same_classifier() -> None:
+    real = Examples.of(TRAINING.images, TRAINING.labels)
+    one, two = (classifier.train(Lesson(real), 3, 5, 7, lambda: None) for _ in range(2))
+    first, second = (classifier.probabilities(net, real.images) for net in (one, two))
+    assert (first == second).all()
+    assert first.sum(1) == pytest.approx(np.ones(45))
+
+
+def test_training_can_be_ended_at_any_step() -> None:
+    class Enough(Exception):  # noqa: N818
+        pass
+
+    calls = 0
+
+    def check() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Enough
+
+    real = Examples.of(TRAINING.images, TRAINING.labels)
+    with pytest.raises(Enough):
+        classifier.train(Lesson(real), 3, 100, 0, check)
+
+
+def test_larger_images_are_looked_at_at_one_size() -> None:
+    large = np.repeat(np.repeat(TRAINING.images, 2, 1), 2, 2)
+    assert Examples.of(large, TRAINING.labels).images.shape == (45, 1, 64, 64)
+
+
+@pytest.mark.parametrize(
+    ("doubts", "expected"),
+    [
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # Holm 1979: 3 * .01, max(2 * .03, 1 * .04)
+        ([0.5, 0.9], [1.0, 1.0]),
+        ([0.02], [0.02]),
+    ],
+)
+def test_holm_corrects_step_by_step(doubts: list[float], expected: list[float]) -> None:
+    assert holm(doubts) == pytest.approx(expected)
