@@ -38,7 +38,9 @@ class Thresholds(Frozen):
     membership_green: float = 0.05
     learnable_area: float = 0.60
     """Area under the curve from which real labels can be told apart at all."""
-    ratio_amber_label: float = 0.75
+    agreement_green: float = 0.80
+    agreement_amber: float = 0.50
+    """With labels: 1 as those of unseen real images; over all of them, 0 as labels at random."""
     gain_green: float = 0.005
     """Area under the curve that generated images must add, beyond doubt, to help."""
     gain_none: float = 0.02

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from models.config import ReportConfig
 from models.evaluation import classifier
 from models.evaluation.classifier import Examples, Lesson
 from models.evaluation.halves import (
@@ -62,32 +61,58 @@ def measure(
     terms: Terms,
     tell: Steps,
 ) -> Worth:
-    """Compare by the training, unseen and generated images of `sides`.
+    """Train the classifiers, and judge generated images by them.
 
-    `pairs` are those of all images, first, and of each label. `is_flagged` `(generated,)` are left
-    out of one of the lessons.
+    `pairs` are those of all images of the `sides`, first, and of each label. `is_flagged`
+    `(generated,)` are left out of one of the lessons.
     """
-    names, config, thresholds, seed = terms.names, terms.config, terms.thresholds, terms.seed
-    pooled = pairs[0]
-    lacks = lacking(pooled, config) or _unlearnable(sides, names)
-    if lacks:
-        return _grey(lacks)
+    lacks = lacking(pairs[0], terms.config) or _unlearnable(sides, terms.names)
+    return (
+        _grey(lacks) if lacks else judge(sides, pairs, teach(sides, is_flagged, terms, tell), terms)
+    )
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What the classifiers of every lesson make of images: `(n, classes)` for each seed."""
+
+    of_unseen: dict[str, list[Floats]]
+    """By lesson, probabilities of the labels of unseen real images."""
+    of_made: list[Floats]
+    """Those of generated images, by the classifiers of real ones."""
+
+
+def teach(
+    sides: tuple[Side, Side, Side], is_flagged: NDArray[np.bool_], terms: Terms, tell: Steps
+) -> Taught:
+    """Train every lesson from every seed."""
+    config = terms.config
     real, unseen, made = (Examples.of(side.images, side.labels) for side in sides)
-    lessons = _lessons(real, made, is_flagged, seed)
-    outcomes: dict[str, list[Floats]] = {}
-    of_made: list[Floats] = []
+    lessons = _lessons(real, made, is_flagged, terms.seed)
+    taught = Taught({name: [] for name in lessons}, [])
     for number, (name, lesson) in enumerate(lessons.items(), 1):
         tell(f"training classifiers on {name} ({number} of {len(lessons)})")
-        outcomes[name] = []
         for turn in range(config.classifier_seeds):
             network = classifier.train(
-                lesson, len(names), config.classifier_steps, seed * 1000 + turn, tell.check
+                lesson,
+                len(terms.names),
+                config.classifier_steps,
+                terms.seed * 1000 + turn,
+                tell.check,
             )
-            outcomes[name].append(classifier.probabilities(network, unseen.images))
+            taught.of_unseen[name].append(classifier.probabilities(network, unseen.images))
             if name == BASE:
-                of_made.append(classifier.probabilities(network, made.images))
-    draws = _Draws.of(sides[1], len(names), config.classifier_seeds, seed)
-    gains = _Gains({name: draws.areas(found) for name, found in outcomes.items()}, pooled)
+                taught.of_made.append(classifier.probabilities(network, made.images))
+    return taught
+
+
+def judge(
+    sides: tuple[Side, Side, Side], pairs: Sequence[Sides], taught: Taught, terms: Terms
+) -> Worth:
+    """Judge labels and worth by what the classifiers make of unseen and generated images."""
+    names, thresholds, seed = terms.names, terms.thresholds, terms.seed
+    draws = _Draws.of(sides[1], len(names), len(taught.of_made), seed)
+    gains = _Gains({name: draws.areas(one) for name, one in taught.of_unseen.items()}, pairs[0])
     low, middle, high = band(gains.areas[BASE])
     if not low > thresholds.learnable_area:
         return _grey(
@@ -96,16 +121,16 @@ def measure(
             f" and {thresholds.learnable_area} is needed",
             gains.information(),
         )
-    rights = _Rights(draws, outcomes[BASE], of_made, sides[2].labels, seed)
-    labels = rights.metrics(pairs, names, config, thresholds)
+    rights = _Rights(draws, taught, sides[2].labels, seed)
+    labels = rights.metrics(pairs, terms)
     found, verdict = gains.judged(thresholds)
     recalls = [
         metric(
             one,
             "recall_gain",
             f"{SPACE}/{EVEN}",
-            draws.recalls(outcomes[EVEN], names.index(one.label))
-            - draws.recalls(outcomes[BASE], names.index(one.label)),
+            draws.recalls(taught.of_unseen[EVEN], names.index(one.label))
+            - draws.recalls(taught.of_unseen[BASE], names.index(one.label)),
             (Light.GREY, "for information: the verdict is that of the area under the curve"),
         )
         for one in pairs
@@ -273,22 +298,16 @@ def _together(told: dict[str, Judgement]) -> Verdict:
 class _Rights:
     """How often the classifiers of real images agree with the label of an image."""
 
-    def __init__(
-        self, draws: _Draws, unseen: list[Floats], made: list[Floats], labels: Rows, seed: int
-    ) -> None:
+    def __init__(self, draws: _Draws, taught: Taught, labels: Rows, seed: int) -> None:
         random = np.random.default_rng([seed, 7])
         weights = group_weights(np.arange(len(labels)), DRAWS, random)
-        self._real, self._of_real = draws, unseen
-        self._made, self._of_made = _Draws(labels, draws.classes, weights, draws.seeds), made
+        self._real, self._of_real = draws, taught.of_unseen[BASE]
+        self._made = _Draws(labels, draws.classes, weights, draws.seeds)
+        self._of_made = taught.of_made
 
-    def metrics(
-        self,
-        pairs: Sequence[Sides],
-        names: Sequence[str],
-        config: ReportConfig,
-        thresholds: Thresholds,
-    ) -> list[Metric]:
+    def metrics(self, pairs: Sequence[Sides], terms: Terms) -> list[Metric]:
         """Return the agreement of all labels, and of each: on generated and on unseen images."""
+        names = terms.names
         of_label = {
             one.label: (
                 self._made.recalls(self._of_made, names.index(one.label)),
@@ -300,28 +319,23 @@ class _Rights:
         both = np.nanmean(list(of_label.values()), axis=0)  # (2, draws)
         rows = [(pairs[0], both[0], both[1])]
         rows += [(one, *of_label[one.label]) for one in pairs if one.label in of_label]
-        return [
-            self._metric(one, made, real, len(names), config, thresholds)
-            for one, made, real in rows
-        ]
+        return [self._metric(one, made, real, terms) for one, made, real in rows]
 
-    def _metric(
-        self,
-        sides: Sides,
-        made: Floats,
-        real: Floats,
-        classes: int,
-        config: ReportConfig,
-        thresholds: Thresholds,
-    ) -> Metric:
-        judged = by_ratio(
-            made,
-            real,
-            thresholds.ratio_green,
-            thresholds.ratio_amber_label,
-            "agreement with the label",
-        )
-        if lacks := lacking(sides, config):
+    def _metric(self, sides: Sides, made: Floats, real: Floats, terms: Terms) -> Metric:
+        thresholds, chance = terms.thresholds, 1 / len(terms.names)
+        if lacks := lacking(sides, terms.config):
             judged = Light.GREY, lacks
-        by_chance = np.full_like(made, 1 / classes)
+        else:
+            # Of all labels beyond chance: at random, one of so many agrees and is worth nothing.
+            least = 0.0 if sides.label else chance
+            judged = by_ratio(
+                made - least,
+                real - least,
+                thresholds.agreement_green,
+                thresholds.agreement_amber,
+                "agreement with the label"
+                if sides.label
+                else "agreement with labels, over chance,",
+            )
+        by_chance = np.full_like(made, chance)
         return metric(sides, "label_agreement", SPACE, made, judged, real, by_chance)
