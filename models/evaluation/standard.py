@@ -1,13 +1,13 @@
 """Measure what the standard profile adds: spectrum, fidelity, diversity, copies and disclosure."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.config import ReportConfig
-from models.evaluation import fidelity, memorisation, spectrum
+from models.evaluation import explaining, fidelity, memorisation, spectrum, variety
 from models.evaluation.halves import (
     Described,
     Rows,
@@ -15,7 +15,7 @@ from models.evaluation.halves import (
     Sides,
     pair,
 )
-from models.evaluation.report import Axis, Light, Metric, Verdict
+from models.evaluation.report import Axis, Explanation, Light, Metric, Verdict
 from models.evaluation.thresholds import Thresholds
 from models.metrics.copies import closest
 from models.metrics.spaces import encoder
@@ -49,6 +49,9 @@ class Findings:
     """Some of each label, at random."""
     closest: list[tuple[str, NDArray[np.uint8]]]
     """The generated images that resemble a training image most, and those, which are patients'."""
+    explanations: list[Explanation] = field(default_factory=list)
+    spectra: spectrum.Spectra | None = None
+    """Where images could be compared."""
 
 
 def measure(
@@ -82,17 +85,27 @@ def measure(
     for one in compared:
         found = spectrum.measure(one, (trained, unseen, made, fault), config, thresholds)
         metrics[Axis.SPECTRUM] += found
+    spectra = None
+    if pairs[0] in compared:
+        spectra = spectrum.compare(pairs[0], holdout, generated, (trained, unseen, made))
     extractors, limits = _extractors()
     if is_thinned:
         limits.append(THINNED.format(most=config.max_images))
-    spaces = []
+    spaces: list[Described] = []
+    explanations: list[Explanation] = []
     for extractor in extractors:
         tell(f"describing the images in {extractor.name}")
         spaces.append(_described(extractor, sides, blurred))
         for one in compared:
             near, spread = fidelity.measure(spaces[-1], one, config, thresholds, seed)
-            metrics[Axis.FIDELITY] += near
-            metrics[Axis.DIVERSITY] += spread
+            told, explained = explaining.measure(spaces[-1], one, config, seed)
+            metrics[Axis.FIDELITY] += near + told
+            metrics[Axis.DIVERSITY] += [*spread, variety.vendi(spaces[-1], one, config, seed)]
+            explanations += explained
+    for one in compared:
+        if one.label is not None or len(pairs) == 1:  # images of two labels are unlike anyhow
+            alike = variety.similarity(one, holdout, generated, config, seed)
+            metrics[Axis.DIVERSITY] += alike
     tell("looking for copies of training images")
     rate, rows = memorisation.copies(
         pairs[0], training, holdout, generated, config, thresholds, SHOWN
@@ -114,6 +127,8 @@ def measure(
         [one.space for one in spaces],
         _some(generated, names, seed),
         _beside(training, generated.images[rows]),
+        explanations,
+        spectra,
     )
 
 
@@ -239,6 +254,7 @@ def _described(extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Si
     training, holdout, generated, fault = (scale.apply(one) for one in found)
     return Described(
         extractor.name,
+        extractor.names,
         training,
         sides[0].groups,
         holdout,

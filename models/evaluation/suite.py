@@ -17,7 +17,7 @@ from models.data.packing import HOLDOUT, TRAIN, Pack, open_pack
 from models.data.pictures import to_grayscale
 from models.data.rejection import Rejection
 from models.evaluation import integrity
-from models.evaluation.figures import draw_excess, draw_intensity, draw_rows
+from models.evaluation.figures import draw_excess, draw_intensity, draw_rows, draw_spectrum
 from models.evaluation.halves import Side
 from models.evaluation.intensity import (
     CONTROL_GAMMA,
@@ -30,6 +30,7 @@ from models.evaluation.intensity import (
 from models.evaluation.report import (
     Axis,
     Counts,
+    Explanation,
     Light,
     Method,
     Metric,
@@ -59,8 +60,9 @@ STANDARD_RESAMPLING = (
     "replacement, beside all training images"
 )
 STANDARD_CONTROLS = (
-    "spectrum, kernel distance, precision and density: holdout images under a blur of 1 % of the "
-    "side; coverage, unique neighbours and doubles: eight of them again and again"
+    "spectrum, kernel and Frechet distance, precision, density and c2st_auc: holdout images under "
+    "a blur of 1 % of the side; coverage, unique neighbours, doubles and vendi_ratio: eight of "
+    "them again and again"
 )
 LIMITS = (
     "Groups are clusters of nearly identical images, not patients: intervals may be too narrow.",
@@ -121,6 +123,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     verdicts = {Axis.INTEGRITY: integrity.gate(checks), Axis.INTENSITY: _axis(metrics)}
     limits = [*LIMITS, *spec.limits, *([POOLED_LIMIT] if is_pooled else _missing(names, mix))]
     spaces: list[str] = []
+    explanations: list[Explanation] = []
     if is_standard:
         sides = _sides(pack, names, images, is_pooled=is_pooled)
         found = _measure_standard(sides, names, spec, tell)
@@ -128,6 +131,9 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         if exact := [one for one in checks if one.id in _COPIED and one.verdict is Light.RED]:
             verdicts[Axis.COPIES] = integrity.gate(exact)
         metrics, limits, spaces = metrics + found.metrics, limits + found.limits, found.spaces
+        explanations = found.explanations
+        if found.spectra is not None:
+            draw_spectrum(plots / "spectrum.png", found.spectra)
         draw_excess(plots / "metrics.png", metrics)
         draw_rows(plots / f"{SHOWS_GENERATED}.png", found.generated, GENERATED_TITLE)
         draw_rows(plots / f"{SHOWS_PATIENTS}.png", found.closest, CLOSEST_TITLE)
@@ -137,6 +143,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         uses=_uses(verdicts),
         checks=checks,
         metrics=metrics,
+        explanations=explanations,
         limits=[*(STANDARD_LIMITS if is_standard else QUICK_LIMITS), *limits],
         method=_method(threshold, mix, spec),
         config=spec.config,

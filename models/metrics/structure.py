@@ -18,6 +18,7 @@ MOST_SIDE_PX = 128
 WINDOW_PX, SPREAD_PX = 7, 1.5
 _WEIGHTS = (0.0448, 0.2856, 0.3001)
 """Of the first three scales, as published; they are brought to a sum of one."""
+LEAST_SIDE_PX = WINDOW_PX * 2 ** (len(_WEIGHTS) - 1)
 _LUMINANCE, _CONTRAST = 0.01**2, 0.03**2
 _CHUNK = 64
 
@@ -30,9 +31,8 @@ def similarities(images: NDArray[np.uint8], first: Rows, second: Rows) -> NDArra
     Raises:
         ValueError: when the images are too small for a window on the coarsest scale.
     """
-    least = WINDOW_PX * 2 ** (len(_WEIGHTS) - 1)
-    if images.shape[-1] < least:
-        raise ValueError(f"{images.shape[-1]} px wide, {least} are needed")
+    if images.shape[-1] < LEAST_SIDE_PX:
+        raise ValueError(f"{images.shape[-1]} px wide, {LEAST_SIDE_PX} are needed")
     found = []
     for start in range(0, len(first), _CHUNK):
         part = slice(start, start + _CHUNK)
