@@ -11,9 +11,12 @@ from numpy.typing import NDArray
 
 from models.evaluation.intensity import LEVELS, SPACES, Comparison, Space, cut
 from models.evaluation.report import Metric
+from models.evaluation.spectrum import HIGH_FROM, RINGS, Spectra
 
 REAL_COLOUR, GENERATED_COLOUR, BAND_COLOUR = "#222222", "#d55e00", "#56b4e9"
 EXCESS_SHOWN = (-1.0, 2.0)
+LEAST_SHOWN_DB, DIVERGING = 3.0, "PuOr_r"
+"""The colours reach at least so far; purple and orange differ to the colour-blind too."""
 ROW_INCHES, WIDTH_INCHES, DPI = 2.6, 11.0, 100
 
 
@@ -138,6 +141,43 @@ def _on_scale(metric: Metric, value: float) -> float:
     assert metric.floor is not None, "asked of a metric with a floor"
     assert metric.control is not None, "and with a control"
     return (value - metric.floor.median) / (metric.control - metric.floor.median)
+
+
+def draw_spectrum(path: Path, spectra: Spectra) -> None:
+    """Write which frequencies generated images have more or less of than unseen real ones, in dB.
+
+    A map of both directions, on which a checkerboard is a dot in a corner, beside the curves by
+    distance from the middle, with where halves of the unseen real images lie.
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, 4.4), dpi=DPI)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    figure.suptitle("Mean spectra of real and SYNTHETIC images (not for diagnosis)", fontsize=13)
+    plane, curves = figure.subplots(1, 2, width_ratios=(1, 1.3))
+    most = max(LEAST_SHOWN_DB, float(np.quantile(np.abs(spectra.ratio), 0.99)))
+    shown = plane.imshow(
+        spectra.ratio, cmap=DIVERGING, vmin=-most, vmax=most, extent=(-0.5, 0.5, 0.5, -0.5)
+    )
+    plane.set_title("generated over unseen real", fontsize=10, loc="left")
+    plane.set_xlabel("cycles a pixel across", fontsize=8)
+    plane.set_ylabel("cycles a pixel down", fontsize=8)
+    figure.colorbar(shown, ax=plane, label="dB: orange too much, purple too little", shrink=0.85)
+    _draw_rings(curves, spectra)
+    figure.savefig(path, metadata={"Software": "gliaforge", "Description": "SYNTHETIC"})
+
+
+def _draw_rings(axes: Axes, spectra: Spectra) -> None:
+    way = (np.arange(RINGS) + 0.5) / RINGS
+    low, high = np.quantile(spectra.holdout, (0.05, 0.95), axis=0)
+    axes.fill_between(way, low, high, color=BAND_COLOUR, alpha=0.5, lw=0, label="real, unseen")
+    axes.plot(way, spectra.training, color=REAL_COLOUR, lw=1.3, label="real, training")
+    axes.plot(way, spectra.generated, color=GENERATED_COLOUR, lw=1.3, ls="--", label="generated")
+    axes.axvline(HIGH_FROM, color=REAL_COLOUR, lw=0.8, ls=":")
+    axes.set_title("by distance from the middle; dotted: high from here", fontsize=10, loc="left")
+    axes.set_xlabel("of the way to the corner", fontsize=8)
+    axes.set_ylabel("mean power, dB", fontsize=8)
+    axes.grid(alpha=0.25)
+    axes.legend(frameon=False, fontsize=8)
 
 
 def draw_rows(path: Path, rows: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> None:

@@ -23,6 +23,8 @@ Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 Judgement = tuple[Light, str]
 QUANTILES = (0.05, 0.5, 0.95)
+MATCHED_IMAGES = 1000
+"""Of a side where time grows with its square or cube."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,19 @@ class Steps(Protocol):
 
 
 @dataclass(frozen=True)
+class Matched:
+    """Rows of as many images of every side, label by label; equal places have equal labels.
+
+    At most `MATCHED_IMAGES` of a side.
+    """
+
+    training: Rows
+    holdout: Rows
+    generated: Rows
+    labels: Rows
+
+
+@dataclass(frozen=True)
 class Sides:
     """Training, unseen real and generated images of one label, or of all of them."""
 
@@ -76,6 +91,7 @@ class Sides:
     n_groups: int
     draws: tuple[tuple[Rows, Rows], ...]
     """Pairs of equal halves: rows of the holdout, and as many of the generated images."""
+    matched: Matched
 
 
 @dataclass(frozen=True)
@@ -83,6 +99,8 @@ class Described:
     """The features of every side in one space, on one scale: `(N, D)` each."""
 
     space: str
+    names: tuple[str, ...]
+    """What the features are; none where they have no meaning."""
     training: Floats
     training_groups: Rows
     holdout: Floats
@@ -108,7 +126,23 @@ def pair(
         theirs = random.permutation(made)
         drawn.append(_equal(ours, holdout.labels[ours], theirs, generated.labels[theirs]))
     usable = tuple(one for one in drawn if len(one[0]) > 1)
-    return Sides(label, training, real, made, len(groups), usable)
+    return Sides(label, training, real, made, len(groups), usable, _match(sides, chosen, random))
+
+
+def _match(sides: Sequence[Side], chosen: Sequence[Rows], random: np.random.Generator) -> Matched:
+    labels, found = [], []
+    for label in np.unique(sides[1].labels[chosen[1]]):
+        own = [
+            random.permutation(rows[side.labels[rows] == label])
+            for side, rows in zip(sides, chosen, strict=True)
+        ]
+        count = min(map(len, own))
+        found.append([rows[:count] for rows in own])
+        labels.append(np.full(count, label))
+    of_label = np.concatenate(labels)
+    some = random.permutation(len(of_label))[:MATCHED_IMAGES]
+    training, holdout, generated = (np.concatenate(rows)[some] for rows in zip(*found, strict=True))
+    return Matched(training, holdout, generated, of_label[some])
 
 
 def _equal(real: Rows, real_labels: Rows, made: Rows, made_labels: Rows) -> tuple[Rows, Rows]:

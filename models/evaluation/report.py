@@ -76,6 +76,18 @@ class Metric(Frozen):
     reason: str
 
 
+class Explanation(Frozen):
+    """One feature that generated images have more or less of than unseen real ones ever do."""
+
+    space: str
+    label: str | None = Field(description="null for all labels.")
+    feature: str
+    effect_size: float = Field(
+        description="Difference of the means from training images, in spreads within a side."
+    )
+    direction: str = Field(description="In words: generated images have less ...")
+
+
 class Check(Frozen):
     """One count of the integrity gate, with its limit in words."""
 
@@ -123,6 +135,9 @@ class ReportDocument(Frozen):
     uses: Uses
     checks: list[Check]
     metrics: list[Metric]
+    explanations: list[Explanation] = Field(
+        default=[], description="What gives them away, the clearest first; of each space and label."
+    )
     limits: list[str]
     method: Method
     config: ReportConfig

@@ -4,12 +4,14 @@ Generators mis-shape high frequencies (Durall et al. 2020, https://arxiv.org/abs
 takes them away, and a network that enlarges by transposed convolutions puts a checkerboard there.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from models.config import ReportConfig
-from models.evaluation.halves import Floats, Judgement, Sides, band, lacking, metric
+from models.evaluation.halves import Floats, Judgement, Rows, Side, Sides, band, lacking, metric
 from models.evaluation.report import Light, Metric
 from models.evaluation.thresholds import Thresholds
 
@@ -24,23 +26,70 @@ _TINY = 1e-3
 def powers(images: NDArray[np.uint8]) -> Floats:
     """Return the mean power of `(N, S, S) uint8` in rings from 0 to the corner, `(N, 32)`."""
     side = images.shape[-1]
-    window = np.hanning(side)
     frequency = np.abs(np.fft.fftfreq(side))
     radius = np.hypot(frequency[:, None], frequency) / np.hypot(0.5, 0.5)
     ring = np.minimum((radius * RINGS).astype(int), RINGS - 1).ravel()
     sizes = np.maximum(np.bincount(ring, minlength=RINGS), 1)
     found = np.empty((len(images), RINGS))
     for row, image in enumerate(images):  # one at a time: the images may be a memory map
-        tapered = (image - image.mean()) * window[:, None] * window
-        power = np.abs(np.fft.fft2(tapered)) ** 2 / side**2
-        found[row] = np.bincount(ring, power.ravel(), RINGS) / sizes
+        found[row] = np.bincount(ring, _power(image).ravel(), RINGS) / sizes
     return found
+
+
+def mean_power(images: NDArray[np.uint8], rows: Rows) -> Floats:
+    """Return the mean power of some of `(N, S, S) uint8` at each frequency, `(S, S)`."""
+    total = np.zeros(images.shape[1:])
+    for row in rows:
+        total += _power(images[row])
+    return total / len(rows)
+
+
+def _power(image: NDArray[np.uint8]) -> Floats:
+    side = len(image)
+    window = np.hanning(side)
+    tapered = (image - image.mean()) * window[:, None] * window
+    return np.asarray(np.abs(np.fft.fft2(tapered)) ** 2 / side**2)
 
 
 def blurred(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Return `(N, S, S)` under a blur of a hundredth of the side: a fault that reports must see."""
     spread = BLUR_SHARE * images.shape[-1]
     return np.stack([ndimage.gaussian_filter(image, spread) for image in images])
+
+
+@dataclass(frozen=True)
+class Spectra:
+    """What a picture of the spectra shows, in dB."""
+
+    ratio: Floats
+    """Generated over unseen real images, `(S, S)`, frequency 0 in the middle."""
+    training: Floats  # (32,), power by rings
+    generated: Floats  # (32,)
+    holdout: Floats  # (draws, 32)
+
+
+def compare(
+    sides: Sides, holdout: Side, generated: Side, powers_of: tuple[Floats, Floats, Floats]
+) -> Spectra:
+    """Compare as many unseen real and generated images, label by label, of sides with draws.
+
+    `powers_of` are the `powers` of training, holdout and generated images.
+    """
+    matched = sides.matched
+    training, real, made = powers_of
+    return Spectra(
+        ratio=np.fft.fftshift(
+            _decibels(
+                mean_power(generated.images, matched.generated),
+                mean_power(holdout.images, matched.holdout),
+            )
+        ),
+        training=_decibels(training[sides.training].mean(0), np.ones(RINGS)),
+        generated=_decibels(made[matched.generated].mean(0), np.ones(RINGS)),
+        holdout=np.array(
+            [_decibels(real[ours].mean(0), np.ones(RINGS)) for ours, _ in sides.draws]
+        ),
+    )
 
 
 def measure(

@@ -1,13 +1,21 @@
 """Measure what the standard profile adds: spectrum, fidelity, diversity, copies and disclosure."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.config import ReportProfile
-from models.evaluation import fidelity, images, memorisation, spectrum, utility
+from models.evaluation import (
+    explaining,
+    fidelity,
+    images,
+    memorisation,
+    spectrum,
+    utility,
+    variety,
+)
 from models.evaluation.halves import (
     Described,
     Floats,
@@ -21,7 +29,7 @@ from models.evaluation.halves import (
 )
 from models.evaluation.images import Judged
 from models.evaluation.integrity import RealPixels
-from models.evaluation.report import Axis, Light, Metric, Verdict
+from models.evaluation.report import Axis, Explanation, Light, Metric, Verdict
 from models.metrics.copies import closest
 from models.metrics.copy_search import Images
 from models.metrics.spaces import encoder
@@ -57,6 +65,9 @@ class Findings:
     """The generated images that resemble a training image most, and those, which are patients'."""
     judged: Judged | None = None
     """What is known of each generated image; None where too few are there."""
+    explanations: list[Explanation] = field(default_factory=list)
+    spectra: spectrum.Spectra | None = None
+    """Where images could be compared."""
 
 
 @dataclass(frozen=True)
@@ -100,17 +111,27 @@ def measure(
     for one in compared:
         found = spectrum.measure(one, (trained, unseen, made, fault), config, thresholds)
         metrics[Axis.SPECTRUM] += found
+    spectra = None
+    if pairs[0] in compared:
+        spectra = spectrum.compare(pairs[0], holdout, generated, (trained, unseen, made))
     extractors, limits = _extractors()
     if len(everything.training) > len(training) or len(everything.generated) > len(generated):
         limits.append(THINNED.format(most=config.max_images))
-    spaces = []
+    spaces: list[Described] = []
+    explanations: list[Explanation] = []
     for extractor in extractors:
         tell(f"describing the images in {extractor.name}")
         spaces.append(_described(extractor, sides, blurred))
         for one in compared:
             near, spread = fidelity.measure(spaces[-1], one, config, thresholds, seed)
-            metrics[Axis.FIDELITY] += near
-            metrics[Axis.DIVERSITY] += spread
+            told, explained = explaining.measure(spaces[-1], one, config, seed)
+            metrics[Axis.FIDELITY] += near + told
+            metrics[Axis.DIVERSITY] += [*spread, variety.vendi(spaces[-1], one, config, seed)]
+            explanations += explained
+    for one in compared:
+        if one.label is not None or len(pairs) == 1:  # images of two labels are unlike anyhow
+            alike = variety.similarity(one, holdout, generated, config, seed)
+            metrics[Axis.DIVERSITY] += alike
     tell("looking for copies of training images")
     copies = memorisation.copies(
         pairs[0], everything.training, holdout, everything.generated, config, thresholds, SHOWN
@@ -137,6 +158,8 @@ def measure(
         _some(generated, names, seed),
         _beside(everything.training, everything.generated.images[copies.closest]),
         judged,
+        explanations,
+        spectra,
     )
 
 
@@ -260,6 +283,7 @@ def _described(extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Si
     training, holdout, generated, fault = (scale.apply(one) for one in found)
     return Described(
         extractor.name,
+        extractor.names,
         training,
         sides[0].groups,
         holdout,

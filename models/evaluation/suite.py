@@ -18,7 +18,7 @@ from models.data.packing import HOLDOUT, TRAIN, Pack, open_pack
 from models.data.pictures import to_grayscale
 from models.data.rejection import Rejection
 from models.evaluation import integrity
-from models.evaluation.figures import draw_excess, draw_intensity, draw_rows
+from models.evaluation.figures import draw_excess, draw_intensity, draw_rows, draw_spectrum
 from models.evaluation.halves import Side, Terms
 from models.evaluation.intensity import (
     CONTROL_GAMMA,
@@ -67,8 +67,9 @@ STANDARD_RESAMPLING = (
     "replacement, beside all training images"
 )
 STANDARD_CONTROLS = (
-    "spectrum, kernel distance, precision and density: holdout images under a blur of 1 % of the "
-    "side; coverage, unique neighbours and doubles: eight of them again and again"
+    "spectrum, kernel and Frechet distance, precision, density and c2st_auc: holdout images under "
+    "a blur of 1 % of the side; coverage, unique neighbours, doubles and vendi_ratio: eight of "
+    "them again and again"
 )
 LIMITS = (
     "Groups are clusters of nearly identical images, not patients: intervals may be too narrow.",
@@ -128,30 +129,27 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     checks = integrity.check(real, pixels, unknown)
     verdicts = {Axis.INTEGRITY: integrity.gate(checks), Axis.INTENSITY: _axis(metrics)}
     limits = [*LIMITS, *spec.limits, *([POOLED_LIMIT] if is_pooled else _missing(names, mix))]
-    spaces: list[str] = []
+    found = None
     if is_standard:
         every = _Every.of(pack, names, read, is_pooled=is_pooled)
-        found = _measure_standard(every, real, names, spec, tell)
-        if found.judged is not None:
-            every.write_samples(run_dir / "outputs" / "samples.csv", found.judged)
+        found = _look_closer(run_dir / "outputs", every, real, names, spec, tell)
         verdicts |= found.verdicts
         if exact := [one for one in checks if one.id in _COPIED and one.verdict is Light.RED]:
             verdicts[Axis.COPIES] = integrity.gate(exact)
-        metrics, limits, spaces = metrics + found.metrics, limits + found.limits, found.spaces
+        metrics, limits = metrics + found.metrics, limits + found.limits
         draw_excess(plots / "metrics.png", metrics)
-        draw_rows(plots / f"{SHOWS_GENERATED}.png", found.generated, GENERATED_TITLE)
-        draw_rows(plots / f"{SHOWS_PATIENTS}.png", found.closest, CLOSEST_TITLE)
     document = ReportDocument(
         profile=spec.config.profile,
         verdicts=verdicts,
         uses=_uses(verdicts),
         checks=checks,
         metrics=metrics,
+        explanations=found.explanations if found else [],
         limits=[*_LIMITS[spec.config.profile], *limits],
         method=_method(threshold, mix, spec),
         config=spec.config,
         thresholds=THRESHOLDS,
-        spaces=spaces,
+        spaces=found.spaces if found else [],
         counts=_counts(training, holdout, generated, pixels),
         image_size_px=pack.side_px,
         dataset_digest=pack.digest,
@@ -162,13 +160,15 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     return {axis.value: verdict.verdict.value for axis, verdict in verdicts.items()}
 
 
-def _measure_standard(
+def _look_closer(
+    outputs: Path,
     every: "_Every",
     real: integrity.RealPixels,
     names: tuple[str, ...],
     spec: ReportSpec,
     tell: "_Steps",
 ) -> "Findings":
+    """Measure what gray levels do not show; write what is known of each image, and pictures."""
     from models import device  # noqa: PLC0415 - the quick profile needs no torch
     from models.evaluation import standard  # noqa: PLC0415
 
@@ -181,7 +181,15 @@ def _measure_standard(
     sides = every.real(training), every.real(holdout), every.generated.take(made)
     everything = standard.Everything(every.training, every.generated, made, real)
     terms = Terms(names, asked, spec.config, THRESHOLDS, spec.seed)
-    return standard.measure(sides, terms, tell, everything)
+    found = standard.measure(sides, terms, tell, everything)
+    if found.judged is not None:
+        every.write_samples(outputs / "samples.csv", found.judged)
+    plots = outputs / "plots"
+    if found.spectra is not None:
+        draw_spectrum(plots / "spectrum.png", found.spectra)
+    draw_rows(plots / f"{SHOWS_GENERATED}.png", found.generated, GENERATED_TITLE)
+    draw_rows(plots / f"{SHOWS_PATIENTS}.png", found.closest, CLOSEST_TITLE)
+    return found
 
 
 class _Steps:

@@ -161,15 +161,15 @@ def test_standard_report_has_the_other_axes_too(
     # Sixty drawn heads leave too few unseen ones to say more.
     assert "not enough data" in verdicts["copies"]["reason"]
     assert found["details"]["thresholds"]["version"] == "1"
-    assert found["plots"] == ["closest", "generated", "intensity", "metrics"]
+    assert found["plots"] == ["closest", "generated", "intensity", "metrics", "spectrum"]
     path = f"/v1/reports/{found['id']}/html"
     page = api.get(path)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.text.count("<img") == 4
+    assert page.text.count("<img") == 5
     assert "shows images of patients" in page.text
     redacted = api.get(path, params={"redact_reals": True})
     # What may be a copy is left out too, unless the search for copies found none.
-    assert redacted.text.count("<img") == 2
+    assert redacted.text.count("<img") == 3
     assert "shows images of patients" not in redacted.text
 
 

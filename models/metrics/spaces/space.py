@@ -24,6 +24,10 @@ class Space(Protocol):
     name: str
     """With the version: `texture-v1`. Numbers of differently named spaces are not comparable."""
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return what each feature is an amount of; none where one alone means nothing."""
+
     def __call__(self, images: Tensor) -> Tensor:
         """Return `(N, D) float32` for `(N, 1, S, S) float32 in [0, 1]`."""
 

@@ -28,6 +28,11 @@ class Texture:
 
     name = "texture-v1"
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return what each of the 155 features is an amount of, in the order of the features."""
+        return feature_names()
+
     def __call__(self, images: Tensor) -> Tensor:
         """Return `(N, D) float32` for `(N, 1, S, S) float32 in [0, 1]`."""
         flat = images[:, 0]
@@ -123,6 +128,51 @@ def spectrum(images: Tensor) -> Tensor:
         torch.cat([_mean_by(power.flatten(1), rings), _mean_by(power.flatten(1), squares)], 1)
         .add(_TINY)
         .log()
+    )
+
+
+@lru_cache(maxsize=1)
+def feature_names() -> tuple[str, ...]:
+    """Name the features so that "more" and "less" can stand before each."""
+    angles = [f"{180 * number // _ANGLES}°" for number in range(_ANGLES)]
+    waves = [f"{4 * 2**scale / 1.5:.0f} px" for scale in range(_SCALES)]
+    found = [
+        "foreground",
+        "brightness (mean gray level)",
+        "spread of gray levels",
+        "skewness of gray levels",
+        "peakedness (kurtosis) of gray levels",
+        "entropy of gray levels",
+        "sharpness (mean gradient)",
+        "variation of sharpness (spread of the gradient)",
+        *(f"brightness at the {share:.0%} quantile of gray levels" for share in _PERCENTILES),
+    ]
+    found += [
+        f"{what} between pixels {down} down and {across} across"
+        for down, across in _OFFSETS
+        for what in ("contrast", "homogeneity", "energy", "correlation", "entropy")
+    ]
+    found += [f"waves of {wave} along {angle}" for wave in waves for angle in angles]
+    found += [
+        f"change over {coarser} along {other} of waves of {wave} along {angle}"
+        for scale, wave in enumerate(waves[:-1])
+        for coarser in waves[scale + 1 :]
+        for angle in angles
+        for other in angles
+    ]
+    found += [
+        f"power from {ring / _RINGS:.0%} to {(ring + 1) / _RINGS:.0%} of the way to the corner of "
+        "the spectrum"
+        for ring in range(_RINGS)
+    ]
+    cells = [f"{cell / 12:.2f} to {(cell + 1) / 12:.2f}" for cell in range(6)]
+    return (
+        *found,
+        *(
+            f"power at {down} cycles/px down and {across} across"
+            for down in cells
+            for across in cells
+        ),
     )
 
 

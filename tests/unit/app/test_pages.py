@@ -103,6 +103,15 @@ def measured() -> dict[str, Any]:
             "uses": {"augment": verdict, "share": verdict, "demonstrate": verdict},
             "checks": [{"id": "constant", "value": 0, "verdict": "green", "reason": "none"}],
             "metrics": [metric],
+            "explanations": [
+                {
+                    "space": "texture-v1",
+                    "label": HOSTILE,
+                    "feature": "sharpness",
+                    "effect_size": -1.234,
+                    "direction": "generated images have less sharpness",
+                }
+            ],
             "limits": [HOSTILE],
             "method": {
                 "foreground": "above",
@@ -154,6 +163,15 @@ def test_report_is_one_page_without_a_script(measured: dict[str, Any]) -> None:
 def test_report_says_that_it_shows_patients(measured: dict[str, Any]) -> None:
     assert "images of patients" not in report_page(measured)
     assert "images of patients" in report_page(measured, shows_patients=True)
+
+
+def test_report_says_what_gives_the_images_away(measured: dict[str, Any]) -> None:
+    html = report_page(measured)
+    assert "What gives them away" in html
+    assert "<td>have less sharpness</td>" in html
+    assert '<td class="number">-1.23</td>' in html
+    del measured["explanations"]  # a report of before there were any
+    assert "What gives them away" not in report_page(measured)
 
 
 def test_report_of_before_there_were_thresholds_is_shown(measured: dict[str, Any]) -> None:

@@ -96,6 +96,7 @@ def test_unseen_images_are_not_red(heads: Heads, judge: Callable[..., Findings])
     }
     assert Light.RED not in lights(found).values()
     assert lights(found)[Axis.SPECTRUM] is Light.GREEN
+    assert len(found.explanations) <= 2
     assert found.limits == [standard.NO_ENCODER]
     assert found.spaces == ["texture-v1", "randconv-v1"]
 
@@ -150,6 +151,8 @@ def test_shuffled_pixels_are_red_where_histograms_see_nothing(
     found = judge(shuffled)
     assert lights(found)[Axis.SPECTRUM] is Light.RED
     assert lights(found)[Axis.FIDELITY] is Light.RED
+    first = found.explanations[0]
+    assert (first.space, first.label) == ("texture-v1", None)
     assert "too much power" in found.verdicts[Axis.SPECTRUM].reason
 
 

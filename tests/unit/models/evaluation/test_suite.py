@@ -116,6 +116,11 @@ def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.Monk
     assert document.uses.share.verdict is Light.RED
     assert document.spaces == ["texture-v1", "randconv-v1"]
     assert {metric.space for metric in document.metrics} >= {"spectrum", "pixels", "texture-v1"}
+    assert {"permutation_p", "c2st_auc", "vendi_ratio", "ms_ssim"} <= {
+        m.id for m in document.metrics
+    }
+    plots = {path.stem for path in (tmp_path / "outputs/plots").iterdir()}
+    assert plots == {"closest", "generated", "intensity", "metrics", "spectrum"}
 
 
 def test_same_seed_gives_the_same_report(tmp_path: Path) -> None:

@@ -32,6 +32,16 @@ def test_distance_is_the_unbiased_estimate_written_out() -> None:
     assert distance(grams(x, y)) == pytest.approx(expected, rel=1e-10)
 
 
+def test_distance_is_that_of_scikit_learn_s_kernel() -> None:
+    x, y = sample(40), sample(25, 0.4, 1)
+    own, other, across = (
+        polynomial_kernel(one, two, degree=3, gamma=1 / 8, coef0=1)
+        for one, two in ((x, x), (y, y), (x, y))
+    )
+    within = [(one.sum() - np.trace(one)) / (n * (n - 1)) for one, n in ((own, 40), (other, 25))]
+    assert distance(grams(x, y)) == pytest.approx(sum(within) - 2 * across.mean(), rel=1e-9)
+
+
 def test_distance_is_about_zero_for_one_distribution_and_grows_with_a_shift() -> None:
     null = [distance(grams(sample(60, seed=s), sample(60, seed=1000 + s))) for s in range(60)]
     assert abs(np.mean(null)) < 3 * np.std(null) / np.sqrt(60)
@@ -61,7 +71,7 @@ def test_drawing_an_image_twice_is_not_a_pair_of_equal_images() -> None:
     assert found == pytest.approx(within + within_y - 2 * across, rel=1e-10)
 
 
-def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+def test_interval_covers_the_truth_of_few_groups_nearly_as_often() -> None:
     """Bootstrap by groups of two near-equal images; the truth is estimated from many samples."""
 
     def grouped(seed: int) -> np.ndarray:
@@ -78,6 +88,22 @@ def test_interval_covers_the_truth_as_often_as_it_says() -> None:
         low, high = interval(weighted_distances(found, weights, np.ones((300, len(y)))))
         covered += int(low <= truth <= high)
     assert covered >= 86
+
+
+@pytest.mark.slow
+def test_interval_covers_the_truth_as_often_as_it_says() -> None:
+    """Of 100 groups of three, over 800 samples; the truth is that of 10,000 single images."""
+    y = sample(100, size=4, seed=77)
+    truth, covered = distance(grams(sample(10_000, 1.0, 78, 4), y)), 0
+    groups = np.repeat(np.arange(100), 3)
+    for seed in range(800):
+        random = RANDOM(seed)
+        x = np.repeat(random.normal(1.0, 1, (100, 4)), 3, 0)
+        weights = group_weights(groups, 300, random)
+        found = weighted_distances(grams(x, y), weights, np.ones((300, 100)))
+        low, high = interval(found)
+        covered += int(low <= truth <= high)
+    assert 0.92 <= covered / 800 <= 0.98
 
 
 def test_groups_are_drawn_whole() -> None:

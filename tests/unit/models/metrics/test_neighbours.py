@@ -1,5 +1,8 @@
+import tracemalloc
+
 import numpy as np
 import pytest
+from prdc import compute_prdc
 
 from models.metrics.neighbours import compare, nearest, reach, realism, squared_distances
 
@@ -39,6 +42,29 @@ def test_measures_are_the_definitions_written_out(shift: float) -> None:
     found = compare(real, generated, 3)
     expected = naive(real, generated, 3)
     assert (found.precision, found.recall, found.density, found.coverage) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize(("count", "k"), [(60, 3), (150, 5)])
+def test_measures_are_those_of_prdc(
+    seed: int, count: int, k: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The authors' own code; it wants strictly less than the reach, so ties would differ."""
+    real, generated = sample(count, seed), sample(100, 100 + seed, 0.3 * seed)
+    found, known = compare(real, generated, k), compute_prdc(real, generated, k)
+    assert "Num real" in capsys.readouterr().out
+    for name, value in known.items():
+        assert getattr(found, name) == pytest.approx(value, abs=1e-9), name
+
+
+def test_memory_is_that_of_a_chunk_not_of_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.metrics.neighbours._CHUNK", 64)
+    real, generated = sample(1500), sample(1500, 1)
+    tracemalloc.start()
+    compare(real, generated)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 1500 * 1500 * 8 / 4
 
 
 def test_collapse_onto_one_image_is_precise_and_covers_nothing() -> None:

@@ -104,6 +104,39 @@ def test_a_constant_image_has_finite_features(space: Space, level: int) -> None:
     assert np.isfinite(features(space, np.full((2, 64, 64), level, np.uint8))).all()
 
 
+def test_every_texture_feature_has_a_name_of_its_own() -> None:
+    assert len(Texture().names) == len(set(Texture().names)) == 155
+
+
+def test_names_are_those_of_the_features() -> None:
+    """A checkerboard has power in the corner, and contrast between direct neighbours."""
+    board = np.zeros((2, 64, 64), np.uint8) + 100
+    board[1] += (30 * (np.indices((64, 64)).sum(0) % 2)).astype(np.uint8)
+    plain, checked = features(Texture(), board)
+    of = dict(zip(Texture().names, checked - plain, strict=True))
+    assert of["foreground"] == 0
+    assert of["brightness (mean gray level)"] == pytest.approx(15 / 255, rel=1e-3)
+    assert of["contrast between pixels 0 down and 1 across"] > 0.5
+    assert of["contrast between pixels 1 down and 1 across"] == pytest.approx(0, abs=1e-6)
+    powers = {name: value for name, value in of.items() if name.startswith("power from")}
+    assert max(powers, key=powers.__getitem__).startswith("power from 94% to 100%")
+    cells = {name: value for name, value in of.items() if name.startswith("power at")}
+    assert max(cells, key=cells.__getitem__) == (
+        "power at 0.42 to 0.50 cycles/px down and 0.42 to 0.50 across"
+    )
+
+
+def test_waves_are_named_by_their_length_and_direction() -> None:
+    """Waves of the length and direction of a name move the feature of this name most."""
+    for degrees, axis in ((0, 1), (90, 0)):
+        wave = np.sin(2 * np.pi * np.indices((64, 64))[axis] / 11)
+        images = np.stack([np.full((64, 64), 128), 128 + 60 * wave]).astype(np.uint8)
+        plain, waved = features(Texture(), images)
+        of = dict(zip(Texture().names, waved - plain, strict=True))
+        waves = {name: value for name, value in of.items() if name.startswith("waves")}
+        assert max(waves, key=waves.__getitem__) == f"waves of 11 px along {degrees}°"
+
+
 @pytest.mark.parametrize("side_px", [64, 128])
 def test_names_and_widths(encoder: Encoder, side_px: int) -> None:
     blank = np.zeros((1, side_px, side_px), np.uint8)
