@@ -5,7 +5,16 @@ A resource has no status of its own: it is read off its job (`app.jobs`), so the
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, MetaData, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    MetaData,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
 
@@ -416,12 +425,20 @@ class SampleImage(Table):
 
 
 class Report(Resource, Table):
-    """Numbers about a batch beside the real images it was made from."""
+    """Numbers about a batch, or a dataset of synthetic images, beside real images."""
 
     __tablename__ = "reports"
+    __table_args__ = (
+        CheckConstraint(
+            "num_nonnulls(sample_batch_id, synthetic_dataset_id) = 1", name="ck_reports_generated"
+        ),
+    )
 
     real_dataset_id: Mapped[str] = mapped_column(ForeignKey(Dataset.id), index=True)
-    sample_batch_id: Mapped[str] = mapped_column(ForeignKey(SampleBatch.id), index=True)
+    sample_batch_id: Mapped[str | None] = mapped_column(ForeignKey(SampleBatch.id), index=True)
+    synthetic_dataset_id: Mapped[str | None] = mapped_column(ForeignKey(Dataset.id), index=True)
+    image_size: Mapped[int | None]
+    """Of a dataset's images; those of a batch have one size."""
     profile: Mapped[str]
     document: Mapped[JSON | None]
     plots: Mapped[dict[str, str]] = mapped_column(default=dict)

@@ -177,13 +177,16 @@ class SampleSpec(Frozen):
 
 
 class ReportSpec(Frozen):
-    """Compare generated images with the real ones they were made from.
+    """Compare generated images with real ones.
 
     Outputs: `report.json` (a `models.evaluation.report.ReportDocument`) and `plots/<name>.png`.
     """
 
     packed: str = "packed.safetensors"
     generated: str = Field("images.zip", description="Zip of `images/<label>/*.png`.")
+    generated_pack: str | None = Field(
+        None, description="All splits of this pack are the generated images; there is no zip then."
+    )
     asked: tuple[str, ...] | None = Field(
         None, description="Labels of which images were asked for; null for all of the dataset's."
     )

@@ -95,8 +95,9 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     tell("reading the real images")
     real = integrity.RealPixels.of(_images(pack, TRAIN), _images(pack, HOLDOUT))
     tell("reading the generated images")
-    generated, pixels, images = _read_generated(
-        run_dir / spec.generated, pack.side_px, progress, keep=is_standard
+    read = _read_generated if spec.generated_pack is None else _read_generated_pack
+    generated, pixels, images = read(
+        run_dir / (spec.generated_pack or spec.generated), pack.side_px, progress, keep=is_standard
     )
     if not generated:
         why = ", ".join(f"{n} {reason}" for reason, n in pixels.unusable.most_common(3))
@@ -255,6 +256,36 @@ def _read_generated(
         if keep:
             images.append((parts[1], image))
         counted[parts[1]].append(histograms(image[None]))
+    sets = {
+        name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
+        for name, rows in sorted(counted.items())
+    }
+    return sets, pixels, images
+
+
+def _read_generated_pack(
+    path: Path, side_px: int, progress: Progress, *, keep: bool
+) -> tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[tuple[str, NDArray[np.uint8]]]]:
+    """Read all splits of a pack as `_read_generated` reads a zip: ingest has judged them already.
+
+    Raises:
+        UserError: `pack_unusable`, also when its images have another size.
+    """
+    pack = open_pack(path)
+    if pack.side_px != side_px:
+        sizes = f"{pack.side_px} px and the real ones {side_px} px"
+        raise UserError("pack_unusable", f"the synthetic images have {sizes}")
+    images: list[tuple[str, NDArray[np.uint8]]] = []
+    pixels = integrity.GeneratedPixels()
+    counted: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    for number, mapped in zip(pack.labels, pack.images, strict=True):
+        if progress.should_stop():
+            raise Stopped
+        label, image = pack.names[number], np.array(mapped)
+        pixels.add(image)
+        if keep:
+            images.append((label, image))
+        counted[label].append(histograms(image[None]))
     sets = {
         name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
         for name, rows in sorted(counted.items())

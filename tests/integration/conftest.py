@@ -5,6 +5,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -227,9 +228,9 @@ def new_chain(parts: Parts, new_key: NewKey) -> NewChain:
 
 
 @pytest.fixture
-def new_dataset(parts: Parts) -> Callable[[str], str]:
+def new_dataset(parts: Parts) -> Callable[..., str]:
     """Make a dataset that is ready to be trained on."""
-    return lambda tenant_id: ready_dataset(parts, tenant_id)
+    return partial(ready_dataset, parts)
 
 
 SUMMARY: dict[str, object] = {
@@ -288,15 +289,16 @@ CERTIFICATE: dict[str, object] = {
 }
 
 
-def ready_dataset(parts: Parts, tenant_id: str) -> str:
+def ready_dataset(
+    parts: Parts, tenant_id: str, *, kind: str = "real", sizes: tuple[int, ...] = (64, 128)
+) -> str:
     with parts.database.transaction() as session:
-        row = datasets.create(session, tenant_id, name="set", description=None, kind="real")
+        row = datasets.create(session, tenant_id, name="set", description=None, kind=kind)
         datasets.start_ingest(session, row, f"{datasets.prefix(row)}incoming/1", 10, None)
     key = f"{datasets.prefix(row)}attempt-1/packed"
     parts.storage.put(key, bytes(128 * 128), "application/octet-stream")
     packs: dict[str, object] = {
-        str(size): {"key": key, "count": 40, "data_offset": 0, "mask_offset": 0}
-        for size in (64, 128)
+        str(size): {"key": key, "count": 40, "data_offset": 0, "mask_offset": 0} for size in sizes
     }
     file = {
         "index": 0,

@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import HTMLResponse
 from pydantic import JsonValue
+from sqlalchemy.orm import Session as SQLSession
 
 from app import pages, reports, resources, tables
 from app.api.auth import ReportsReader, ReportsWriter, demand
@@ -36,17 +37,36 @@ def create_report(
     response: Response,
     request_id: RequestID,
 ) -> schemas.Report:
-    """Compare a batch with the real images that its generator never saw."""
-    tenant_id = caller.tenant_id
-    row = reports.create(
-        session,
-        resources.get(session, tables.Dataset, tenant_id, body.real_dataset_id, to_derive=True),
-        resources.get(session, tables.SampleBatch, tenant_id, body.sample_batch_id, to_derive=True),
-        profile=body.profile,
-        request_id=request_id,
-    )
+    """Compare a batch with the real images that its generator never saw.
+
+    Or a dataset of synthetic images that any other tool made, with the real images of another one.
+    """
+    row = _create(session, body, caller.tenant_id, request_id)
     response.headers["Location"] = f"/v1/reports/{row.id}"
     return schemas.report(session, row)
+
+
+def _create(
+    session: SQLSession, body: schemas.NewReport, tenant_id: str, request_id: str
+) -> tables.Report:
+    def dataset(dataset_id: str) -> tables.Dataset:
+        return resources.get(session, tables.Dataset, tenant_id, dataset_id, to_derive=True)
+
+    real = dataset(body.real_dataset_id)
+    if body.synthetic_dataset_id is not None:
+        return reports.create_of_dataset(
+            session,
+            real,
+            dataset(body.synthetic_dataset_id),
+            image_size=body.image_size,
+            profile=body.profile,
+            request_id=request_id,
+        )
+    assert body.sample_batch_id is not None, "the schema demands one of the two"
+    batch = resources.get(
+        session, tables.SampleBatch, tenant_id, body.sample_batch_id, to_derive=True
+    )
+    return reports.create(session, real, batch, profile=body.profile, request_id=request_id)
 
 
 @router.get("/reports", responses=documented())

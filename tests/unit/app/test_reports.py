@@ -1,4 +1,4 @@
-"""What a report says of a generator that somebody else trained."""
+"""What a report says of a generator that somebody else trained, and of images made elsewhere."""
 
 from app import reports
 from app.tables import Dataset, Generator
@@ -15,3 +15,15 @@ def test_imported_generator_is_believed_only_as_far_as_it_goes() -> None:
     (other,) = reports.limits(Generator(origin={"dataset_digest": "b"}), REAL)
     assert "what its archive says" in same
     assert "may have seen the holdout" in other
+
+
+def test_images_made_elsewhere_are_measured_without_trust() -> None:
+    whole = Dataset(image_count=9, duplicate_count=0)
+    limits = reports.limits_of_dataset(whole, 9)
+    assert limits == (reports.UNKNOWN_GENERATOR, reports.UNKNOWN_SPLIT)
+
+
+def test_what_ingest_left_out_of_the_images_is_said() -> None:
+    _, _, same, small = reports.limits_of_dataset(Dataset(image_count=9, duplicate_count=3), 7)
+    assert same.startswith("3 synthetic images")
+    assert small.startswith("2 of 9 synthetic images")

@@ -84,6 +84,10 @@ def test_keys_of_others_are_not_listed(api: httpx.Client, theirs: Chain) -> None
             "/v1/reports",
             {"real_dataset_id": "{dataset_id}", "sample_batch_id": "{batch_id}"},
         ),
+        (
+            "/v1/reports",
+            {"real_dataset_id": "{dataset_id}", "synthetic_dataset_id": "{dataset_id}"},
+        ),
     ],
 )
 def test_nothing_is_made_from_what_others_have(
