@@ -160,16 +160,20 @@ def limits_of_dataset(synthetic: Dataset, count: int) -> tuple[str, ...]:
 
 
 def seal(
-    session: Session, claim: Claim, document: dict[str, object], plots: dict[str, str]
+    session: Session,
+    claim: Claim,
+    document: dict[str, object],
+    plots: dict[str, str],
+    samples_key: str | None = None,
 ) -> None:
-    """Record what was measured, and the keys of the plots, whose objects are complete.
+    """Record what was measured, and the keys of plots and samples.csv, whose objects are complete.
 
     Raises:
         LeaseLostError: if the attempt no longer owns the job.
     """
     jobs.fence(session, claim)
     row = session.get_one(Report, claim.resource_id)
-    row.document, row.plots = document, plots
+    row.document, row.plots, row.samples_key = document, plots, samples_key
 
 
 def document(row: Report) -> dict[str, object]:
@@ -209,3 +213,19 @@ def plot_key(row: Report, name: str) -> str:
     if name not in row.plots:
         raise NotFoundError(f"no such plot; there are {', '.join(sorted(row.plots))}")
     return row.plots[name]
+
+
+def samples_key(row: Report) -> str:
+    """Return the key of samples.csv, which has a line for each generated image.
+
+    Raises:
+        NotReadyError: if the report is not finished.
+        NotFoundError: if it looked at no image by itself.
+    """
+    require_ready(row)
+    if row.samples_key is None:
+        raise NotFoundError(
+            f"this report, of the profile {row.profile}, did not judge images one by one; ask for"
+            " one of the profile standard"
+        )
+    return row.samples_key

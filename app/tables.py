@@ -398,6 +398,13 @@ class SampleBatch(Resource, Table):
     notes: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
     """What whoever asked for it should know."""
     archive_key: Mapped[str | None]
+    curated_from: Mapped[str | None]
+    """The batch whose images these are, but for those that were dropped. As what comes after, it is
+    no foreign key: a curated batch has its own objects and outlives what it came from."""
+    curated_by: Mapped[str | None]
+    """The report that flagged what was dropped."""
+    curated_drop: Mapped[list[str] | None]
+    """Which flags: `app.curation.Flag`s."""
 
 
 class SampleImage(Table):
@@ -443,3 +450,5 @@ class Report(Resource, Table):
     document: Mapped[JSON | None]
     plots: Mapped[dict[str, str]] = mapped_column(default=dict)
     """Plot name -> key of its PNG."""
+    samples_key: Mapped[str | None]
+    """Of a CSV with a line for each generated image; None if the profile has none."""

@@ -14,7 +14,7 @@ from models.run_folder import Kind, ReportSpec
 from worker.child import run_child
 from worker.run import attempt
 
-ZIP, PACK = "images.zip", "generated.safetensors"
+ZIP, PACK, SAMPLES = "images.zip", "generated.safetensors", "samples.csv"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,13 @@ def measure(parts: Parts, job_id: str) -> None:
             plots[path.stem] = f"{prefix}plots/{path.name}"
             parts.storage.put_file(plots[path.stem], path, "image/png")
         document = json.loads((outputs / "report.json").read_text(encoding="utf-8"))
-        run.conclude = lambda session: reports.seal(session, run.claim, document, plots)
+        samples_key = None
+        if (listed := outputs / SAMPLES).exists():
+            samples_key = f"{prefix}{SAMPLES}"
+            parts.storage.put_file(samples_key, listed, "text/csv")
+        run.conclude = lambda session: reports.seal(
+            session, run.claim, document, plots, samples_key
+        )
 
 
 def _generated(session: Session, row: Report, dataset: Dataset) -> _Generated:

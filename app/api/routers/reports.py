@@ -3,7 +3,7 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import JsonValue
 from sqlalchemy.orm import Session as SQLSession
 
@@ -163,6 +163,31 @@ def get_report_plot(
     if name not in reports.shown_plots(row, with_patients=False):
         demand(caller, Scope.DATASETS_READ)
     return cached_png(request, key, lambda: parts.storage.get(key))
+
+
+@router.get(
+    "/reports/{report_id}/samples.csv",
+    status_code=307,
+    response_class=RedirectResponse,
+    responses=documented(NotFoundError, NotReadyError)
+    | {307: {"description": "A presigned URL of a CSV: a line for each generated image"}},
+)
+def get_report_samples(
+    report_id: ReportID, caller: ReportsReader, parts: ServiceParts, session: Session
+) -> RedirectResponse:
+    """Redirect to what was found of each generated image: its distances, realism and flags.
+
+    There is none in the profile `quick`.
+    """
+    row = resources.get(session, tables.Report, caller.tenant_id, report_id)
+    return RedirectResponse(
+        parts.storage.presigned_get(
+            reports.samples_key(row),
+            lifetime_s=parts.settings.presigned_lifetime_s,
+            filename=f"{row.id}-samples.csv",
+        ),
+        status_code=307,
+    )
 
 
 @router.get("/schemas/report", responses=documented())

@@ -1,12 +1,15 @@
-"""Reports about datasets of synthetic images."""
+"""Reports about datasets of synthetic images and about single images; curated batches."""
 
 import sqlalchemy as sa
 from alembic import op
+from sqlalchemy.dialects import postgresql
 
 revision = "0012"
 down_revision = "0011"
 branch_labels = None
 depends_on = None
+
+_JSON = postgresql.JSONB(astext_type=sa.Text())
 
 
 def upgrade() -> None:
@@ -29,14 +32,21 @@ def upgrade() -> None:
         "reports",
         "num_nonnulls(sample_batch_id, synthetic_dataset_id) = 1",
     )
+    op.add_column("reports", sa.Column("samples_key", sa.String(), nullable=True))
+    op.add_column("sample_batches", sa.Column("curated_from", sa.String(), nullable=True))
+    op.add_column("sample_batches", sa.Column("curated_by", sa.String(), nullable=True))
+    op.add_column("sample_batches", sa.Column("curated_drop", _JSON, nullable=True))
 
 
 def downgrade() -> None:
-    """Migrate down.
+    """Migrate down; curated batches become ordinary ones.
 
     Raises:
         sqlalchemy.exc.IntegrityError: while there is a report about a dataset; delete it first.
     """
+    for name in ("curated_drop", "curated_by", "curated_from"):
+        op.drop_column("sample_batches", name)
+    op.drop_column("reports", "samples_key")
     op.drop_constraint(op.f("ck_reports_generated"), "reports", type_="check")
     op.drop_index(op.f("ix_reports_synthetic_dataset_id"), table_name="reports")
     op.drop_constraint(op.f("fk_reports_synthetic_dataset_id"), "reports", type_="foreignkey")

@@ -58,6 +58,7 @@ BODIES: dict[str, dict[str, object]] = {
         "filter": {"copies": True, "realism": 0.1},
         "format": "png",
     },
+    "/v1/sample-batches/{batch_id}/curate": {"report_id": f"rpt_{ID}", "drop": ["double"]},
     "/v1/reports": {
         "real_dataset_id": f"ds_{ID}",
         "sample_batch_id": f"smp_{ID}",
@@ -79,7 +80,7 @@ def _bodies(path: str) -> Iterator[object]:
     for field in good:
         for value in VALUES:
             yield good | {field: value}
-            if field in {"counts", "mixture", "config", "scopes", "numbers", "parts"}:
+            if field in {"counts", "mixture", "config", "scopes", "numbers", "parts", "drop"}:
                 yield good | {field: {"x": value}}
                 yield good | {field: [value]}
     yield from (good | {name: 1} for name in STRINGS)

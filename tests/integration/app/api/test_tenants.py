@@ -24,6 +24,7 @@ BODIES = {
     "/exports": {"image_size": 64},
     "/parts": {"numbers": [1]},
     "/complete": {"parts": [{"number": 1, "etag": "0" * 32}]},
+    "/curate": {"report_id": f"rpt_{'0' * 32}", "drop": ["double"]},
 }
 
 
