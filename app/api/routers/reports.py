@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import JsonValue
 from sqlalchemy.orm import Session as SQLSession
 
-from app import pages, reports, resources, tables
+from app import comparison, pages, reports, resources, tables
 from app.api.auth import ReportsReader, ReportsWriter, demand
 from app.api.caching import cached_png
 from app.api.dependencies import RequestID, ServiceParts, Session
@@ -188,6 +188,32 @@ def get_report_samples(
         ),
         status_code=307,
     )
+
+
+@router.get(
+    "/reports/{report_id}/compare",
+    response_model=schemas.Comparison,
+    responses=documented(NotFoundError, NotReadyError, ConflictError)
+    | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def compare_reports(
+    report_id: ReportID,
+    to: Annotated[ReportID, Query(description="The other report.")],
+    caller: ReportsReader,
+    session: Session,
+    request: Request,
+) -> schemas.Comparison | Response:
+    """Put two reports side by side that were measured alike: `a`, and `b`, which `to` names.
+
+    As JSON, or as a page for `Accept: text/html`.
+    """
+    rows = [resources.get(session, tables.Report, caller.tenant_id, one) for one in (report_id, to)]
+    documents = [reports.document(row) for row in rows]
+    found = comparison.compare(*documents)
+    sides = dict(zip("ab", rows, strict=True))
+    if "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(pages.comparison(found, documents[0], sides))
+    return schemas.Comparison.model_validate({**sides, **found}, from_attributes=True)
 
 
 @router.get("/schemas/report", responses=documented())

@@ -9,6 +9,7 @@ from sqlalchemy.orm import Session
 from app import resources, tables
 from app.api.ids import DatasetID, SampleBatchID
 from app.api.schemas import jobs
+from app.comparison import Change
 from models.config import ReportProfile
 
 ReportStatus = Literal["queued", "measuring", "ready", "failed", "cancelled"]
@@ -106,6 +107,55 @@ class Metric(BaseModel):
     n_groups: int
     verdict: VerdictColour
     reason: str
+
+
+class MetricValue(BaseModel):
+    """One report's number."""
+
+    value: float | None
+    ci: tuple[float, float] | None
+    floor: Floor | None
+    verdict: VerdictColour
+
+
+class ComparedMetric(BaseModel):
+    """The same number of two reports; null where one has none."""
+
+    id: str
+    space: str
+    label: str | None = Field(description="Null for all labels together.")
+    a: MetricValue | None
+    b: MetricValue | None
+    change: Change | None = Field(
+        description="What `b` is beside `a`: decided by whether the two intervals are apart, never"
+        " by the values. Null where the number has no direction, or a side no interval."
+    )
+
+
+class ComparedVerdict(BaseModel):
+    """The same judgement of two reports; null where one has none."""
+
+    a: Verdict | None
+    b: Verdict | None
+
+
+class ComparedReport(BaseModel):
+    """One of the two reports."""
+
+    id: str = Field(examples=["rpt_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f"])
+    sample_batch_id: str | None
+    synthetic_dataset_id: str | None
+    created_at: datetime
+
+
+class Comparison(BaseModel):
+    """Two reports that were measured alike, side by side."""
+
+    a: ComparedReport
+    b: ComparedReport
+    verdicts: dict[str, ComparedVerdict]
+    uses: dict[str, ComparedVerdict]
+    metrics: list[ComparedMetric]
 
 
 class Report(BaseModel):
