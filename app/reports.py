@@ -146,10 +146,13 @@ def limits(generator: Generator, dataset: Dataset) -> tuple[str, ...]:
 def limits_of_dataset(synthetic: Dataset, count: int) -> tuple[str, ...]:
     """Say what a report cannot show of images that were made elsewhere, of which it has `count`."""
     found = [UNKNOWN_GENERATOR, UNKNOWN_SPLIT]
-    if synthetic.duplicate_count:
+    same = synthetic.duplicate_count
+    refused = synthetic.rejected_count + synthetic.quarantined_count
+    if same or refused:
         found.append(
-            f"{synthetic.duplicate_count} synthetic images were the same as others and were left"
-            " out when the dataset was read: how often images repeat is measured without them."
+            f"When the synthetic dataset was read, {same} images were the same as others and"
+            f" {refused} files were refused: the counts of repeated, constant and unusable images"
+            " are without them."
         )
     if count < synthetic.image_count:
         found.append(

@@ -17,13 +17,18 @@ def test_imported_generator_is_believed_only_as_far_as_it_goes() -> None:
     assert "may have seen the holdout" in other
 
 
+def synthetic(**counts: int) -> Dataset:
+    none = {"duplicate_count": 0, "rejected_count": 0, "quarantined_count": 0}
+    return Dataset(image_count=9, **(none | counts))
+
+
 def test_images_made_elsewhere_are_measured_without_trust() -> None:
-    whole = Dataset(image_count=9, duplicate_count=0)
-    limits = reports.limits_of_dataset(whole, 9)
+    limits = reports.limits_of_dataset(synthetic(), 9)
     assert limits == (reports.UNKNOWN_GENERATOR, reports.UNKNOWN_SPLIT)
 
 
 def test_what_ingest_left_out_of_the_images_is_said() -> None:
-    _, _, same, small = reports.limits_of_dataset(Dataset(image_count=9, duplicate_count=3), 7)
-    assert same.startswith("3 synthetic images")
+    found = synthetic(duplicate_count=3, rejected_count=1, quarantined_count=1)
+    _, _, unread, small = reports.limits_of_dataset(found, 7)
+    assert "3 images were the same as others and 2 files were refused" in unread
     assert small.startswith("2 of 9 synthetic images")
