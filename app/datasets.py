@@ -239,6 +239,12 @@ def pack(row: Dataset, size_px: int) -> dict[str, object]:
     return found
 
 
+def sizes(row: Dataset) -> set[int]:
+    """Return the sizes in pixels for which some image is large enough; none before it is sealed."""
+    found = cast("dict[str, dict[str, object]]", row.packs)
+    return {int(size_px) for size_px, one in found.items() if one.get("count")}
+
+
 def choose(
     session: Session, row: Dataset, *, count: int, label: str | None, seed: int
 ) -> list[DatasetImage]:

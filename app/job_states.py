@@ -9,6 +9,7 @@ class Kind(StrEnum):
     INGEST = "ingest"
     TRAIN = "train"
     GENERATE = "generate"
+    CURATE = "curate"
     REPORT = "report"
     EXPORT = "export"
     IMPORT = "import"

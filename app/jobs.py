@@ -26,6 +26,7 @@ TASKS = {
     Kind.INGEST: Task.INGEST,
     Kind.TRAIN: Task.TRAIN,
     Kind.GENERATE: Task.GENERATE,
+    Kind.CURATE: Task.CURATE,
     Kind.REPORT: Task.REPORT,
     Kind.EXPORT: Task.EXPORT,
     Kind.IMPORT: Task.IMPORT,

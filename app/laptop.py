@@ -88,7 +88,7 @@ def services(home: Home, variables: Mapping[str, str], port: int) -> list[Servic
     worker = (*python, "worker", "worker", "--loglevel", "WARNING", "--without-gossip")
     quiet = ("--without-mingle",)  # there is nobody to ask
     api = (*python, "app.cli", "api", "--port", str(port))
-    queues = "cpu.ingest,cpu.report,cpu.export,cpu.import"
+    queues = "cpu.ingest,cpu.report,cpu.export,cpu.import,cpu.curate"
     cpu = (*worker, *quiet, "-n", "cpu@%h", "-c", "2", "-Q", queues)
     # Ten minutes of samples do not wait for ten hours of training.
     training = (*worker, *quiet, "-n", "train@%h", "-c", "1", "-Q", "gpu.train")

@@ -17,6 +17,7 @@ from app.api.middleware import RequestContext
 from app.api.routers import (
     api_keys,
     content,
+    curation,
     datasets,
     exports,
     generator_archives,
@@ -72,6 +73,7 @@ def create_app(values: Settings | None = None) -> FastAPI:
         generator_archives.router,
         generators.router,
         samples.router,
+        curation.router,
         reports.router,
         jobs.router,
         api_keys.router,

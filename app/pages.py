@@ -46,6 +46,20 @@ def report(
     )
 
 
+def comparison(
+    found: Mapping[str, object],
+    document: Mapping[str, object],
+    sides: Mapping[str, object],
+) -> str:
+    """Return the comparison `found` of two reports as one page.
+
+    `document` is one of the two: what they have in common is read off it. `sides` are `a` and `b`,
+    their rows.
+    """
+    page = _environment().get_template("comparison.html")
+    return page.render(found, document=document, sides=sides)
+
+
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
     return Environment(

@@ -20,6 +20,7 @@ class Task(StrEnum):
     INGEST = "dataset.ingest"
     TRAIN = "generator.train"
     GENERATE = "sample_batch.generate"
+    CURATE = "sample_batch.curate"
     REPORT = "report.measure"
     EXPORT = "dataset.export"
     IMPORT = "generator.import"
@@ -35,6 +36,7 @@ QUEUES = {
     Task.REPORT: "cpu.report",
     Task.EXPORT: "cpu.export",
     Task.IMPORT: "cpu.import",
+    Task.CURATE: "cpu.curate",
     Task.TRAIN: "gpu.train",
     Task.GENERATE: "gpu.generate",
     Task.REAP: "housekeeping",

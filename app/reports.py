@@ -12,6 +12,16 @@ from app.storage import resource_prefix
 from app.tables import Dataset, Generator, Report, SampleBatch
 from models.config import SHOWS_GENERATED, SHOWS_PATIENTS, TRAINING_CONFIG, ReportProfile
 
+UNKNOWN_GENERATOR = (
+    "Nothing is known about how these images were made: what needs the generator itself, such as"
+    " the gap of its discriminator, was not measured."
+)
+UNKNOWN_SPLIT = (
+    "Whether whoever trained the generator of these images respected the split of the real dataset"
+    " is not known: copies were looked for in the training split only, and the holdout may have"
+    " been trained on."
+)
+
 
 def create(
     session: Session,
@@ -21,14 +31,15 @@ def create(
     profile: ReportProfile,
     request_id: str | None,
 ) -> Report:
-    """Add a report and queue its measuring.
+    """Add a report about a batch and queue its measuring.
 
     Raises:
         NotReadyError: if the dataset or the batch is not ready.
-        InvalidRequestError: if the batch's generator was trained on another dataset, whose split
-            says nothing about this one. What an imported one was trained on is for the caller to
-            know.
+        InvalidRequestError: if the images of the dataset are synthetic, or the batch's generator
+            was trained on another one, whose split says nothing about this one. What an imported
+            generator was trained on is for the caller to know.
     """
+    _demand_real(dataset)
     generator = session.get_one(Generator, batch.generator_id)
     if generator.dataset_id not in {None, dataset.id}:
         raise InvalidRequestError(
@@ -47,6 +58,68 @@ def create(
     )
     start_job(session, row, Kind.REPORT, request_id)
     return row
+
+
+def create_of_dataset(
+    session: Session,
+    real: Dataset,
+    synthetic: Dataset,
+    *,
+    image_size: int | None,
+    profile: ReportProfile,
+    request_id: str | None,
+) -> Report:
+    """Add a report about images that came from any other tool, and queue its measuring.
+
+    Without an `image_size` it is the largest that both datasets have images of.
+
+    Raises:
+        NotReadyError: if one of the datasets is not ready.
+        InvalidRequestError: if one is not of the kind it is named as, or has no image that is large
+            enough.
+    """
+    _demand_real(real)
+    if synthetic.kind != "synthetic":
+        raise InvalidRequestError(
+            f"/synthetic_dataset_id: {synthetic.id} is a dataset of real images; upload the"
+            " synthetic ones as a dataset of the kind synthetic"
+        )
+    require_ready(real)
+    require_ready(synthetic)
+    row = Report(
+        id=new_id(Prefix.REPORT),
+        tenant_id=real.tenant_id,
+        real_dataset_id=real.id,
+        synthetic_dataset_id=synthetic.id,
+        image_size=_common_size(real, synthetic, image_size),
+        profile=profile,
+        plots={},
+    )
+    start_job(session, row, Kind.REPORT, request_id)
+    return row
+
+
+def _demand_real(dataset: Dataset) -> None:
+    if dataset.kind != "real":
+        raise InvalidRequestError(
+            f"/real_dataset_id: {dataset.id} is a dataset of synthetic images; they can be"
+            " measured, as synthetic_dataset_id, and not be measured against"
+        )
+
+
+def _common_size(real: Dataset, synthetic: Dataset, asked: int | None) -> int:
+    sizes, others = datasets.sizes(real), datasets.sizes(synthetic)
+    common = sizes & others if asked is None else sizes & others & {asked}
+    if not common:
+        raise InvalidRequestError(
+            "/image_size: both datasets must have images that are large enough; the real ones are"
+            f" for {_listed(sizes)} pixels, the synthetic ones for {_listed(others)}"
+        )
+    return max(common)
+
+
+def _listed(sizes: set[int]) -> str:
+    return ", ".join(map(str, sorted(sizes))) or "no"
 
 
 def prefix(row: Report) -> str:
@@ -70,17 +143,40 @@ def limits(generator: Generator, dataset: Dataset) -> tuple[str, ...]:
     return (limit,)
 
 
+def limits_of_dataset(synthetic: Dataset, count: int) -> tuple[str, ...]:
+    """Say what a report cannot show of images that were made elsewhere, of which it has `count`."""
+    found = [UNKNOWN_GENERATOR, UNKNOWN_SPLIT]
+    same = synthetic.duplicate_count
+    refused = synthetic.rejected_count + synthetic.quarantined_count
+    if same or refused:
+        found.append(
+            f"When the synthetic dataset was read, {same} images were the same as others and"
+            f" {refused} files were refused: the counts of repeated, constant and unusable images"
+            " are without them."
+        )
+    if count < synthetic.image_count:
+        found.append(
+            f"{synthetic.image_count - count} of {synthetic.image_count} synthetic images were too"
+            " small for the size of this report and are not in it."
+        )
+    return tuple(found)
+
+
 def seal(
-    session: Session, claim: Claim, document: dict[str, object], plots: dict[str, str]
+    session: Session,
+    claim: Claim,
+    document: dict[str, object],
+    plots: dict[str, str],
+    samples_key: str | None = None,
 ) -> None:
-    """Record what was measured, and the keys of the plots, whose objects are complete.
+    """Record what was measured, and the keys of plots and samples.csv, whose objects are complete.
 
     Raises:
         LeaseLostError: if the attempt no longer owns the job.
     """
     jobs.fence(session, claim)
     row = session.get_one(Report, claim.resource_id)
-    row.document, row.plots = document, plots
+    row.document, row.plots, row.samples_key = document, plots, samples_key
 
 
 def document(row: Report) -> dict[str, object]:
@@ -120,3 +216,19 @@ def plot_key(row: Report, name: str) -> str:
     if name not in row.plots:
         raise NotFoundError(f"no such plot; there are {', '.join(sorted(row.plots))}")
     return row.plots[name]
+
+
+def samples_key(row: Report) -> str:
+    """Return the key of samples.csv, which has a line for each generated image.
+
+    Raises:
+        NotReadyError: if the report is not finished.
+        NotFoundError: if it looked at no image by itself.
+    """
+    require_ready(row)
+    if row.samples_key is None:
+        raise NotFoundError(
+            f"this report, of the profile {row.profile}, did not judge images one by one; ask for"
+            " one of the profile standard"
+        )
+    return row.samples_key

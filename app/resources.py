@@ -6,7 +6,7 @@ A resource belongs to one tenant; another's does not exist. Its status is read o
 from collections.abc import Sequence
 from typing import TypeVar
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, or_, select
 from sqlalchemy.orm import Session
 
 from app import job_states, jobs
@@ -189,7 +189,10 @@ def _derived(session: Session, row: AnyResource) -> list[AnyResource]:
         case Dataset():
             direct += _alive(session, Export, Export.dataset_id == row.id)
             direct += _alive(session, Generator, Generator.dataset_id == row.id)
-            direct += _alive(session, Report, Report.real_dataset_id == row.id)
+            is_compared = or_(
+                Report.real_dataset_id == row.id, Report.synthetic_dataset_id == row.id
+            )
+            direct += _alive(session, Report, is_compared)
         case Generator():
             direct += _alive(session, SampleBatch, SampleBatch.generator_id == row.id)
         case SampleBatch():

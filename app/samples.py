@@ -167,6 +167,12 @@ def archive_key(row: SampleBatch) -> str:
     return row.archive_key
 
 
+def file_name(label: str, label_index: int, step: int | None) -> str:
+    """Return the path of an image in the zip of its batch, as `models.run_folder` has it."""
+    suffix = "" if step is None else f"-{step:02d}"
+    return f"images/{label}/{label_index:06d}{suffix}.png"
+
+
 def images(session: Session, batch_id: str, *, after: int, limit: int) -> list[SampleImage]:
     """Return up to `limit` + 1 images in order, from the index `after` + 1."""
     return list(

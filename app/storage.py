@@ -232,6 +232,15 @@ class Storage:
                 if entry["LastModified"] < before:
                     yield entry["Key"]
 
+    def copy(self, source: str, key: str) -> None:
+        """Store a second object like `source`, of at most 5 GiB, without the bytes coming here.
+
+        It is complete or absent, and does not depend on the first.
+        """
+        self.client.copy_object(
+            Bucket=self.bucket, Key=key, CopySource={"Bucket": self.bucket, "Key": source}
+        )
+
     def delete(self, key: str) -> None:
         """Delete the object; one that is not there is no error."""
         self.client.delete_object(Bucket=self.bucket, Key=key)

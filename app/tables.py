@@ -5,7 +5,16 @@ A resource has no status of its own: it is read off its job (`app.jobs`), so the
 
 from datetime import UTC, datetime
 
-from sqlalchemy import BigInteger, DateTime, ForeignKey, Index, MetaData, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    ForeignKey,
+    Index,
+    MetaData,
+    UniqueConstraint,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, mapped_column, relationship
 
@@ -389,6 +398,13 @@ class SampleBatch(Resource, Table):
     notes: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
     """What whoever asked for it should know."""
     archive_key: Mapped[str | None]
+    curated_from: Mapped[str | None]
+    """The batch whose images these are, but for those that were dropped. As what comes after, it is
+    no foreign key: a curated batch has its own objects and outlives what it came from."""
+    curated_by: Mapped[str | None]
+    """The report that flagged what was dropped."""
+    curated_drop: Mapped[list[str] | None]
+    """Which flags: `app.curation.Flag`s."""
 
 
 class SampleImage(Table):
@@ -416,13 +432,23 @@ class SampleImage(Table):
 
 
 class Report(Resource, Table):
-    """Numbers about a batch beside the real images it was made from."""
+    """Numbers about a batch, or a dataset of synthetic images, beside real images."""
 
     __tablename__ = "reports"
+    __table_args__ = (
+        CheckConstraint(
+            "num_nonnulls(sample_batch_id, synthetic_dataset_id) = 1", name="ck_reports_generated"
+        ),
+    )
 
     real_dataset_id: Mapped[str] = mapped_column(ForeignKey(Dataset.id), index=True)
-    sample_batch_id: Mapped[str] = mapped_column(ForeignKey(SampleBatch.id), index=True)
+    sample_batch_id: Mapped[str | None] = mapped_column(ForeignKey(SampleBatch.id), index=True)
+    synthetic_dataset_id: Mapped[str | None] = mapped_column(ForeignKey(Dataset.id), index=True)
+    image_size: Mapped[int | None]
+    """Of a dataset's images; those of a batch have one size."""
     profile: Mapped[str]
     document: Mapped[JSON | None]
     plots: Mapped[dict[str, str]] = mapped_column(default=dict)
     """Plot name -> key of its PNG."""
+    samples_key: Mapped[str | None]
+    """Of a CSV with a line for each generated image; None if the profile has none."""

@@ -177,13 +177,19 @@ class SampleSpec(Frozen):
 
 
 class ReportSpec(Frozen):
-    """Compare generated images with the real ones they were made from.
+    """Compare generated images with real ones.
 
-    Outputs: `report.json` (a `models.evaluation.report.ReportDocument`) and `plots/<name>.png`.
+    Outputs: `report.json` (a `models.evaluation.report.ReportDocument`), `plots/<name>.png`, and
+    where images are judged one by one `samples.csv`, with the columns `file,label,index,realism,
+    nearest_distance,unseen_distance,correlation,flags`. `file` is the path in the zip, empty for an
+    image of a pack; `flags` are words joined by `;`: exact_copy, near_copy, low_realism, double.
     """
 
     packed: str = "packed.safetensors"
     generated: str = Field("images.zip", description="Zip of `images/<label>/*.png`.")
+    generated_pack: str | None = Field(
+        None, description="All splits of this pack are the generated images; there is no zip then."
+    )
     asked: tuple[str, ...] | None = Field(
         None, description="Labels of which images were asked for; null for all of the dataset's."
     )

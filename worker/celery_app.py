@@ -18,7 +18,17 @@ from app.settings import Settings, settings
 from app.telemetry import configure_logging
 from worker import scratch
 from worker.presence import Presence
-from worker.tasks import export, housekeeping, imports, ingest, report, retention, sample, train
+from worker.tasks import (
+    curate,
+    export,
+    housekeeping,
+    imports,
+    ingest,
+    report,
+    retention,
+    sample,
+    train,
+)
 
 SWEEP_INTERVAL_S = 10.0
 PURGE_INTERVAL_S = 60.0
@@ -26,6 +36,7 @@ JOB_TASKS = {
     Task.INGEST: ingest.ingest,
     Task.TRAIN: train.train,
     Task.GENERATE: sample.generate,
+    Task.CURATE: curate.curate,
     Task.REPORT: report.measure,
     Task.EXPORT: export.export,
     Task.IMPORT: imports.take_in,

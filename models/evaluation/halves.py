@@ -9,7 +9,7 @@ same training images.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from models.config import ReportConfig
 from models.evaluation.report import Floor, Light, Metric, Verdict
 from models.evaluation.thresholds import Thresholds
-from models.metrics.spaces.space import Scale
+
+if TYPE_CHECKING:  # it needs torch, which the quick profile does not
+    from models.metrics.spaces.space import Scale
 
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
@@ -108,7 +110,7 @@ class Described:
     generated: Floats
     fault: Floats
     """The blurred holdout images."""
-    scale: Scale
+    scale: "Scale"
 
 
 def pair(

@@ -1,30 +1,23 @@
 """Run a report: read both sides, measure, decide, and write `report.json` and the figure."""
 
 import platform
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import JsonValue
 
-from models.config import POOLED_LABEL, SHOWS_GENERATED, SHOWS_PATIENTS, IngestConfig, ReportProfile
-from models.data.archive import read_entries
-from models.data.packing import HOLDOUT, TRAIN, Pack, open_pack
-from models.data.pictures import to_grayscale
-from models.data.rejection import Rejection
-from models.evaluation import integrity
+from models.config import POOLED_LABEL, SHOWS_GENERATED, SHOWS_PATIENTS, ReportProfile
+from models.data.packing import HOLDOUT, TRAIN, open_pack
+from models.evaluation import integrity, reading
 from models.evaluation.figures import draw_excess, draw_intensity, draw_rows, draw_spectrum
-from models.evaluation.halves import Side, Terms
+from models.evaluation.halves import Terms
 from models.evaluation.intensity import (
     CONTROL_GAMMA,
     ImageSet,
     compare_labels,
-    histograms,
     measure,
     otsu_threshold,
 )
@@ -43,7 +36,6 @@ from models.progress import Progress, Stopped
 from models.run_folder import ReportSpec, UserError, write_json
 
 if TYPE_CHECKING:
-    from models.evaluation.images import Judged
     from models.evaluation.standard import Findings
 
 POOLED_LIMIT = "One network was trained on all labels: they are compared together, not each."
@@ -102,10 +94,11 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     is_standard = spec.config.profile is not ReportProfile.QUICK
     tell = _Steps(progress, _STEPS[spec.config.profile])
     tell("reading the real images")
-    real = integrity.RealPixels.of(_images(pack, TRAIN), _images(pack, HOLDOUT))
+    real = integrity.RealPixels.of(reading.images(pack, TRAIN), reading.images(pack, HOLDOUT))
     tell("reading the generated images")
-    generated, pixels, read = _read_generated(
-        run_dir / spec.generated, pack.side_px, progress, keep=is_standard
+    source = reading.read_archive if spec.generated_pack is None else reading.read_pack
+    generated, pixels, read = source(
+        run_dir / (spec.generated_pack or spec.generated), pack.side_px, progress, keep=is_standard
     )
     if not generated:
         why = ", ".join(f"{n} {reason}" for reason, n in pixels.unusable.most_common(3))
@@ -114,8 +107,8 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     # A network that was trained on all labels makes none of them: it is compared with them all.
     is_pooled = set(generated) == {POOLED_LABEL} and POOLED_LABEL not in pack.names
     names = (POOLED_LABEL,) if is_pooled else pack.names
-    training = _image_sets(pack, TRAIN, is_pooled=is_pooled)
-    holdout = _image_sets(pack, HOLDOUT, is_pooled=is_pooled)
+    training = reading.image_sets(pack, TRAIN, is_pooled=is_pooled)
+    holdout = reading.image_sets(pack, HOLDOUT, is_pooled=is_pooled)
     rows, mix = compare_labels(training, holdout, generated, spec.config, spec.seed)
     if is_pooled:
         rows = [row for row in rows if row.label is None]
@@ -131,7 +124,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     limits = [*LIMITS, *spec.limits, *([POOLED_LIMIT] if is_pooled else _missing(names, mix))]
     found = None
     if is_standard:
-        every = _Every.of(pack, names, read, is_pooled=is_pooled)
+        every = reading.Sources.of(pack, names, read, is_pooled=is_pooled)
         found = _look_closer(run_dir / "outputs", every, real, names, spec, tell)
         verdicts |= found.verdicts
         if exact := [one for one in checks if one.id in _COPIED and one.verdict is Light.RED]:
@@ -162,7 +155,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
 
 def _look_closer(
     outputs: Path,
-    every: "_Every",
+    every: reading.Sources,
     real: integrity.RealPixels,
     names: tuple[str, ...],
     spec: ReportSpec,
@@ -215,141 +208,6 @@ class _Steps:
             },
         )
         self._step += 1
-
-
-@dataclass(frozen=True)
-class _Rows:
-    """Some images of a pack, read when they are asked for."""
-
-    images: NDArray[np.uint8]
-    rows: NDArray[np.int64]
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, part: slice) -> NDArray[np.uint8]:
-        return self.images[self.rows[part]]
-
-
-@dataclass(frozen=True)
-class _Read:
-    """A generated image, where it was and what it should show."""
-
-    file: str
-    label: str
-    image: NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class _Every:
-    """All images of both sides; labels are places among the names."""
-
-    pack: Pack
-    read: list[_Read]
-    training: _Rows
-    holdout: NDArray[np.int64]
-    generated: Side
-    known: list[int]
-    """For each image that was read its row among the generated, or -1 if its label is unknown."""
-    is_pooled: bool
-
-    @classmethod
-    def of(
-        cls, pack: Pack, names: tuple[str, ...], read: list[_Read], *, is_pooled: bool
-    ) -> "_Every":
-        training, holdout = (np.flatnonzero(pack.splits == split) for split in (TRAIN, HOLDOUT))
-        chosen = [one for one in read if one.label in names]
-        side = pack.side_px
-        stack = np.array([one.image for one in chosen], np.uint8).reshape(-1, side, side)
-        labels = np.array([names.index(one.label) for one in chosen], np.int64)
-        generated = Side(stack, labels, np.arange(len(chosen)))
-        places = {id(one): row for row, one in enumerate(chosen)}
-        known = [places.get(id(one), -1) for one in read]
-        rows = _Rows(pack.images, training)
-        return cls(pack, read, rows, holdout, generated, known, is_pooled)
-
-    def real(self, rows: NDArray[np.int64]) -> Side:
-        """Load real images."""
-        labels = np.zeros(len(rows), np.int64) if self.is_pooled else self.pack.labels[rows]
-        return Side(self.pack.images[rows], labels, self.pack.groups[rows])
-
-    def write_samples(self, path: Path, judged: "Judged") -> None:
-        """Write what is known of each image that was read."""
-        from models.evaluation.images import write  # noqa: PLC0415 - it needs torch
-
-        write(
-            path,
-            [one.file for one in self.read],
-            [one.label for one in self.read],
-            self.known,
-            judged,
-        )
-
-
-def _images(pack: Pack, split: int) -> Iterator[NDArray[np.uint8]]:
-    for row in np.flatnonzero(pack.splits == split):
-        yield pack.images[row]
-
-
-def _image_sets(pack: Pack, split: int, *, is_pooled: bool) -> dict[str, ImageSet]:
-    """Return the histograms of one split by label, or pooled under `POOLED_LABEL`.
-
-    Labels without an image are left out.
-    """
-    is_in_split = pack.splits == split
-    chosen = (
-        {POOLED_LABEL: is_in_split}
-        if is_pooled
-        else {name: is_in_split & (pack.labels == n) for n, name in enumerate(pack.names)}
-    )
-    sets = {}
-    for name, is_chosen in chosen.items():
-        rows = np.flatnonzero(is_chosen)
-        if rows.size:
-            counted = np.concatenate([histograms(pack.images[row : row + 1]) for row in rows])
-            sets[name] = ImageSet(counted, pack.groups[rows])
-    return sets
-
-
-def _read_generated(
-    path: Path, side_px: int, progress: Progress, *, keep: bool
-) -> tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[_Read]]:
-    """Read the saved PNGs by the same decoder as the real images; trust none of them.
-
-    The images themselves are only returned when they are to be kept.
-    """
-    images: list[_Read] = []
-    pixels = integrity.GeneratedPixels()
-    counted: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
-    for entry in read_entries(path, IngestConfig()):
-        if progress.should_stop():
-            raise Stopped
-        parts = entry.name.split("/")
-        if parts[0] != "images" or len(parts) != 3:  # noqa: PLR2004 - images/<label>/<name>.png
-            continue
-        try:
-            image = _decode(entry.data, entry.fault, side_px)
-        except Rejection as rejection:
-            pixels.unusable[str(rejection)] += 1
-            continue
-        pixels.add(image)
-        if keep:
-            images.append(_Read(entry.name, parts[1], image))
-        counted[parts[1]].append(histograms(image[None]))
-    sets = {
-        name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
-        for name, rows in sorted(counted.items())
-    }
-    return sets, pixels, images
-
-
-def _decode(data: bytes, fault: str | None, side_px: int) -> NDArray[np.uint8]:
-    if fault:
-        raise Rejection(fault)
-    image = to_grayscale(data, IngestConfig().max_pixels)
-    if image.size != (side_px, side_px):
-        raise Rejection(f"{image.width}x{image.height} instead of {side_px}x{side_px} pixels")
-    return np.asarray(image)
 
 
 def _axis(metrics: list[Metric]) -> Verdict:

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngImageFile
 
+from tests.e2e.conftest import head
+
 Resource = dict[str, Any]
 Wait = Callable[..., Resource]
 
@@ -171,6 +173,29 @@ def test_standard_report_has_the_other_axes_too(
     # What may be a copy is left out too, unless the search for copies found none.
     assert redacted.text.count("<img") == 3
     assert "shows images of patients" not in redacted.text
+
+
+def test_images_of_another_tool_are_measured_as_a_dataset(
+    api: httpx.Client, dataset: Resource, report: Resource, wait: Wait
+) -> None:
+    theirs = io.BytesIO()
+    with zipfile.ZipFile(theirs, "w") as archive:
+        for number in range(24):
+            png = io.BytesIO()
+            head(1000 + number).save(png, "PNG")
+            archive.writestr(f"{('glioma', 'else')[number % 2]}/{number}.png", png.getvalue())
+    made = api.post("/v1/datasets", json={"name": "theirs", "kind": "synthetic"}).json()
+    api.put(f"/v1/datasets/{made['id']}/content", content=theirs.getvalue()).raise_for_status()
+    wait(f"/v1/datasets/{made['id']}")
+    body = {"real_dataset_id": dataset["id"], "synthetic_dataset_id": made["id"], "image_size": 64}
+    found = wait(api.post("/v1/reports", json=body).headers["location"])
+    assert found["details"]["counts"]["generated"] == {"else": 12, "glioma": 12}
+    assert found["verdicts"]["integrity"]["reason"] == "1 labels are not in the dataset"
+    assert any("Nothing is known about how" in limit for limit in found["limits"])
+    beside = api.get(f"/v1/reports/{report['id']}/compare", params={"to": found["id"]}).json()
+    changes = {one["label"]: one["change"] for one in beside["metrics"] if one["id"] == "overlap"}
+    assert changes["glioma"] == "better"  # than images of an untrained generator
+    assert changes["meningioma"] is None  # which the others do not have
 
 
 def test_report_on_an_untrained_generator_is_not_green(report: Resource) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from redis import Redis
 
 from app import (
     api_keys,
+    curation,
     datasets,
     exports,
     generator_archives,
@@ -227,9 +229,9 @@ def new_chain(parts: Parts, new_key: NewKey) -> NewChain:
 
 
 @pytest.fixture
-def new_dataset(parts: Parts) -> Callable[[str], str]:
+def new_dataset(parts: Parts) -> Callable[..., str]:
     """Make a dataset that is ready to be trained on."""
-    return lambda tenant_id: ready_dataset(parts, tenant_id)
+    return partial(ready_dataset, parts)
 
 
 SUMMARY: dict[str, object] = {
@@ -288,15 +290,16 @@ CERTIFICATE: dict[str, object] = {
 }
 
 
-def ready_dataset(parts: Parts, tenant_id: str) -> str:
+def ready_dataset(
+    parts: Parts, tenant_id: str, *, kind: str = "real", sizes: tuple[int, ...] = (64, 128)
+) -> str:
     with parts.database.transaction() as session:
-        row = datasets.create(session, tenant_id, name="set", description=None, kind="real")
+        row = datasets.create(session, tenant_id, name="set", description=None, kind=kind)
         datasets.start_ingest(session, row, f"{datasets.prefix(row)}incoming/1", 10, None)
     key = f"{datasets.prefix(row)}attempt-1/packed"
     parts.storage.put(key, bytes(128 * 128), "application/octet-stream")
     packs: dict[str, object] = {
-        str(size): {"key": key, "count": 40, "data_offset": 0, "mask_offset": 0}
-        for size in (64, 128)
+        str(size): {"key": key, "count": 40, "data_offset": 0, "mask_offset": 0} for size in sizes
     }
     file = {
         "index": 0,
@@ -463,6 +466,17 @@ def weights_file(config: dict[str, object], labels: list[str]) -> bytes:
     return len(text).to_bytes(8, "little") + text + bytes(4)
 
 
+IMAGE: dict[str, object] = {
+    "index": 0,
+    "label": "glioma",
+    "label_index": 0,
+    "step": None,
+    "sha256": "0" * 64,
+    "released": True,
+    "withheld_reason": None,
+}
+
+
 def _batch(parts: Parts, tenant_id: str, generator_id: str) -> str:
     with parts.database.transaction() as session:
         row = samples.create(
@@ -475,16 +489,7 @@ def _batch(parts: Parts, tenant_id: str, generator_id: str) -> str:
     prefix = f"{samples.prefix(row)}attempt-1/"
     parts.storage.put(f"{prefix}0.png", _png(64, 64), "image/png")
     parts.storage.put(f"{prefix}images.zip", b"zip", "application/zip")
-    image = {
-        "index": 0,
-        "label": "glioma",
-        "label_index": 0,
-        "step": None,
-        "sha256": "0" * 64,
-        "key": f"{prefix}0.png",
-        "released": True,
-        "withheld_reason": None,
-    }
+    image = {**IMAGE, "key": f"{prefix}0.png"}
     assert row.job_id is not None
     with parts.database.transaction() as session:
         claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
@@ -526,6 +531,35 @@ MEASURED: dict[str, object] = {
 }
 
 
+JUDGED = (
+    "file,label,index,realism,nearest_distance,unseen_distance,correlation,flags\n"
+    "images/glioma/000000.png,glioma,0,1.0,0.5,0.5,0.9,\n"
+)
+
+
+def curated_batch(parts: Parts, chain: Chain) -> str:
+    """Make a batch of the chain's that was curated by its report, which dropped nothing."""
+    with parts.database.transaction() as session:
+        row = curation.create(
+            session,
+            session.get_one(tables.SampleBatch, chain["batch_id"]),
+            session.get_one(tables.Report, chain["report_id"]),
+            {},
+            drop=[curation.Flag.DOUBLE],
+            request_id=None,
+        )
+        assert row.job_id is not None
+        claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
+        assert claimed is not None
+        prefix = f"{samples.prefix(row)}{claimed.job_id}/attempt-1/"
+        for name in ("0.png", "images.zip"):
+            parts.storage.put(f"{prefix}{name}", b"x", "application/zip")
+        image = {**IMAGE, "key": f"{prefix}0.png"}
+        samples.seal(session, claimed, f"{prefix}images.zip", [image])
+        jobs.finish(session, claimed, Status.SUCCEEDED)
+    return row.id
+
+
 def _report(parts: Parts, tenant_id: str, dataset_id: str, batch_id: str) -> tuple[str, str]:
     with parts.database.transaction() as session:
         row = reports.create(
@@ -537,13 +571,14 @@ def _report(parts: Parts, tenant_id: str, dataset_id: str, batch_id: str) -> tup
         )
     key = f"{reports.prefix(row)}attempt-1/plots/intensity.png"
     parts.storage.put(key, _png(8, 8), "image/png")
+    samples_key = f"{reports.prefix(row)}attempt-1/samples.csv"
+    parts.storage.put(samples_key, JUDGED.encode(), "text/csv")
     assert row.job_id is not None
     with parts.database.transaction() as session:
         claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
         assert claimed is not None
-        reports.seal(
-            session, claimed, MEASURED, dict.fromkeys(("closest", "generated", "intensity"), key)
-        )
+        plots = dict.fromkeys(("closest", "generated", "intensity"), key)
+        reports.seal(session, claimed, MEASURED, plots, samples_key)
         jobs.finish(session, claimed, Status.SUCCEEDED)
     return row.id, row.job_id
 

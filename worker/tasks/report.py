@@ -1,6 +1,10 @@
-"""report.measure: a batch beside the real images, as numbers and plots."""
+"""report.measure: generated images beside the real ones, as numbers and plots."""
 
 import json
+from dataclasses import dataclass
+from typing import cast
+
+from sqlalchemy.orm import Session
 
 from app import datasets, reports, samples
 from app.parts import Parts
@@ -10,6 +14,20 @@ from models.run_folder import Kind, ReportSpec
 from worker.child import run_child
 from worker.run import attempt
 
+ZIP, PACK, SAMPLES = "images.zip", "generated.safetensors", "samples.csv"
+
+
+@dataclass(frozen=True)
+class _Generated:
+    """The side of a report that was generated."""
+
+    file: str
+    """What it is called in the folder of the run."""
+    key: str
+    size_px: int
+    asked: tuple[str, ...] | None
+    limits: tuple[str, ...]
+
 
 def measure(parts: Parts, job_id: str) -> None:
     """Measure what the report of job `job_id` compares."""
@@ -18,19 +36,19 @@ def measure(parts: Parts, job_id: str) -> None:
             return
         with run.transaction() as session:
             row = session.get_one(Report, run.claim.resource_id)
-            batch = session.get_one(SampleBatch, row.sample_batch_id)
-            generator = session.get_one(Generator, batch.generator_id)
             dataset = session.get_one(Dataset, row.real_dataset_id)
-            size_px = TRAINING_CONFIG.validate_python(generator.config).image_size
-            packed_key = str(datasets.pack(dataset, size_px)["key"])
-            generated_key = samples.archive_key(batch)
+            made = _generated(session, row, dataset)
+            packed_key = str(datasets.pack(dataset, made.size_px)["key"])
             prefix = f"{reports.prefix(row)}{run.key_prefix}"
-            limits = reports.limits(generator, dataset)
-            asked = tuple(batch.counts)
         parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
-        parts.storage.get_file(generated_key, run.folder / "images.zip")
-        config = ReportConfig(profile=ReportProfile(row.profile))
-        spec = ReportSpec(config=config, asked=asked, limits=limits, threads=parts.settings.threads)
+        parts.storage.get_file(made.key, run.folder / made.file)
+        spec = ReportSpec(
+            generated_pack=PACK if made.file == PACK else None,
+            config=ReportConfig(profile=ReportProfile(row.profile)),
+            asked=made.asked,
+            limits=made.limits,
+            threads=parts.settings.threads,
+        )
         run_child(run, Kind.REPORT, spec)
         run.check_stop()
         outputs = run.folder / "outputs"
@@ -39,4 +57,28 @@ def measure(parts: Parts, job_id: str) -> None:
             plots[path.stem] = f"{prefix}plots/{path.name}"
             parts.storage.put_file(plots[path.stem], path, "image/png")
         document = json.loads((outputs / "report.json").read_text(encoding="utf-8"))
-        run.conclude = lambda session: reports.seal(session, run.claim, document, plots)
+        samples_key = None
+        if (listed := outputs / SAMPLES).exists():
+            samples_key = f"{prefix}{SAMPLES}"
+            parts.storage.put_file(samples_key, listed, "text/csv")
+        run.conclude = lambda session: reports.seal(
+            session, run.claim, document, plots, samples_key
+        )
+
+
+def _generated(session: Session, row: Report, dataset: Dataset) -> _Generated:
+    if row.sample_batch_id is None:
+        synthetic = session.get_one(Dataset, row.synthetic_dataset_id)
+        assert row.image_size is not None, "a report about a dataset has one"
+        pack = datasets.pack(synthetic, row.image_size)
+        limits = reports.limits_of_dataset(synthetic, cast("int", pack["count"]))
+        return _Generated(PACK, str(pack["key"]), row.image_size, None, limits)
+    batch = session.get_one(SampleBatch, row.sample_batch_id)
+    generator = session.get_one(Generator, batch.generator_id)
+    return _Generated(
+        ZIP,
+        samples.archive_key(batch),
+        TRAINING_CONFIG.validate_python(generator.config).image_size,
+        tuple(batch.counts),
+        reports.limits(generator, dataset),
+    )

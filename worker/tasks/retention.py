@@ -33,6 +33,7 @@ _FOLDERS = {
     Kind.INGEST: "datasets",
     Kind.TRAIN: "generators",
     Kind.GENERATE: "sample-batches",
+    Kind.CURATE: "sample-batches",
     Kind.REPORT: "reports",
     Kind.EXPORT: "exports",
     Kind.IMPORT: "generators",
@@ -100,7 +101,7 @@ def _referred(session: Session, job: Job, stored: Iterable[str]) -> set[str]:
                 for key, folder, name in ((k, *_split(k)) for k in stored)
                 if kept.get(folder, False) or (folder in kept and name == _PICTURE)
             }
-        case Kind.GENERATE:
+        case Kind.GENERATE | Kind.CURATE:
             batch = session.get(SampleBatch, job.resource_id)
             columns = select(SampleImage.key, SampleImage.mask_key)
             images = columns.where(SampleImage.batch_id == job.resource_id)
@@ -108,7 +109,8 @@ def _referred(session: Session, job: Job, stored: Iterable[str]) -> set[str]:
             return archive | {key for row in session.execute(images) for key in row if key}
         case Kind.REPORT:
             report = session.get(Report, job.resource_id)
-            return set(report.plots.values()) if report else set()
+            listed = {report.samples_key} if report and report.samples_key else set()
+            return listed | set(report.plots.values() if report else ())
         case Kind.EXPORT:
             export = session.get(Export, job.resource_id)
             return {export.archive_key} if export and export.archive_key else set()

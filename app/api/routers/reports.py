@@ -3,10 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from fastapi.responses import HTMLResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 from pydantic import JsonValue
+from sqlalchemy.orm import Session as SQLSession
 
-from app import pages, reports, resources, tables
+from app import comparison, pages, reports, resources, tables
 from app.api.auth import ReportsReader, ReportsWriter, demand
 from app.api.caching import cached_png
 from app.api.dependencies import RequestID, ServiceParts, Session
@@ -36,17 +37,36 @@ def create_report(
     response: Response,
     request_id: RequestID,
 ) -> schemas.Report:
-    """Compare a batch with the real images that its generator never saw."""
-    tenant_id = caller.tenant_id
-    row = reports.create(
-        session,
-        resources.get(session, tables.Dataset, tenant_id, body.real_dataset_id, to_derive=True),
-        resources.get(session, tables.SampleBatch, tenant_id, body.sample_batch_id, to_derive=True),
-        profile=body.profile,
-        request_id=request_id,
-    )
+    """Compare a batch with the real images that its generator never saw.
+
+    Or a dataset of synthetic images that any other tool made, with the real images of another one.
+    """
+    row = _create(session, body, caller.tenant_id, request_id)
     response.headers["Location"] = f"/v1/reports/{row.id}"
     return schemas.report(session, row)
+
+
+def _create(
+    session: SQLSession, body: schemas.NewReport, tenant_id: str, request_id: str
+) -> tables.Report:
+    def dataset(dataset_id: str) -> tables.Dataset:
+        return resources.get(session, tables.Dataset, tenant_id, dataset_id, to_derive=True)
+
+    real = dataset(body.real_dataset_id)
+    if body.synthetic_dataset_id is not None:
+        return reports.create_of_dataset(
+            session,
+            real,
+            dataset(body.synthetic_dataset_id),
+            image_size=body.image_size,
+            profile=body.profile,
+            request_id=request_id,
+        )
+    assert body.sample_batch_id is not None, "the schema demands one of the two"
+    batch = resources.get(
+        session, tables.SampleBatch, tenant_id, body.sample_batch_id, to_derive=True
+    )
+    return reports.create(session, real, batch, profile=body.profile, request_id=request_id)
 
 
 @router.get("/reports", responses=documented())
@@ -143,6 +163,57 @@ def get_report_plot(
     if name not in reports.shown_plots(row, with_patients=False):
         demand(caller, Scope.DATASETS_READ)
     return cached_png(request, key, lambda: parts.storage.get(key))
+
+
+@router.get(
+    "/reports/{report_id}/samples.csv",
+    status_code=307,
+    response_class=RedirectResponse,
+    responses=documented(NotFoundError, NotReadyError)
+    | {307: {"description": "A presigned URL of a CSV: a line for each generated image"}},
+)
+def get_report_samples(
+    report_id: ReportID, caller: ReportsReader, parts: ServiceParts, session: Session
+) -> RedirectResponse:
+    """Redirect to what was found of each generated image: its distances, realism and flags.
+
+    There is none in the profile `quick`.
+    """
+    row = resources.get(session, tables.Report, caller.tenant_id, report_id)
+    return RedirectResponse(
+        parts.storage.presigned_get(
+            reports.samples_key(row),
+            lifetime_s=parts.settings.presigned_lifetime_s,
+            filename=f"{row.id}-samples.csv",
+        ),
+        status_code=307,
+    )
+
+
+@router.get(
+    "/reports/{report_id}/compare",
+    response_model=schemas.Comparison,
+    responses=documented(NotFoundError, NotReadyError, ConflictError)
+    | {200: {"content": {"text/html": {"schema": {"type": "string"}}}}},
+)
+def compare_reports(
+    report_id: ReportID,
+    to: Annotated[ReportID, Query(description="The other report.")],
+    caller: ReportsReader,
+    session: Session,
+    request: Request,
+) -> schemas.Comparison | Response:
+    """Put two reports side by side that were measured alike: `a`, and `b`, which `to` names.
+
+    As JSON, or as a page for `Accept: text/html`.
+    """
+    rows = [resources.get(session, tables.Report, caller.tenant_id, one) for one in (report_id, to)]
+    documents = [reports.document(row) for row in rows]
+    found = comparison.compare(*documents)
+    sides = dict(zip("ab", rows, strict=True))
+    if "text/html" in request.headers.get("accept", ""):
+        return HTMLResponse(pages.comparison(found, documents[0], sides))
+    return schemas.Comparison.model_validate({**sides, **found}, from_attributes=True)
 
 
 @router.get("/schemas/report", responses=documented())

@@ -1,15 +1,16 @@
 """Sample batches and their images as they cross the wire."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self, cast
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, model_validator
 from sqlalchemy.orm import Session
 
 from app import resources, tables
-from app.api.ids import CheckpointID, GeneratorID
+from app.api.ids import CheckpointID, GeneratorID, ReportID
 from app.api.schemas import jobs
 from app.api.values import WHOLE, Integer, Number
+from app.curation import Flag
 from models.config import Interpolation, SampleFilter, SamplingConfig
 
 MAX_IMAGES = 100_000
@@ -132,6 +133,27 @@ class NewSampleBatch(BaseModel):
         )
 
 
+class NewCuration(BaseModel):
+    """What to leave out of a batch, by which report."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={
+            "examples": [
+                {
+                    "report_id": "rpt_0193f5c07b7e7a1e8d1f0a2b3c4d5e6f",
+                    "drop": ["exact_copy", "near_copy"],
+                }
+            ]
+        },
+    )
+
+    report_id: ReportID = Field(description="Of this batch, of the profile standard or deep.")
+    drop: list[Flag] = Field(
+        min_length=1, max_length=len(Flag), description="Images with any of these flags."
+    )
+
+
 class SampleBatch(BaseModel):
     """Synthetic images drawn from one checkpoint."""
 
@@ -150,6 +172,11 @@ class SampleBatch(BaseModel):
     interpolate: Interpolation | None
     filter: SampleFilter
     format: Literal["png"]
+    curated_from: str | None = Field(
+        description="The batch of which it is the part that a report did not flag; it may be gone."
+    )
+    curated_by: str | None = Field(description="That report; it may be gone.")
+    curated_drop: list[Flag] | None = Field(description="The flags whose images were dropped.")
     created_at: datetime
     job: jobs.Job | None
     error: jobs.Error | None
@@ -165,7 +192,9 @@ class SampleImage(BaseModel):
     step: int | None = Field(description="On the way to another seed, from 0; else null.")
     sha256: str = Field(description="SHA-256 of the file, which is not kept if withheld.")
     released: bool
-    withheld_reason: Literal["near_copy", "low_realism"] | None
+    withheld_reason: Flag | None = Field(
+        description="Why: by the filter when it was drawn, or by a flag when it was curated."
+    )
     url: str | None = Field(description="Presigned; null if withheld.")
     mask_sha256: str | None = Field(
         description="SHA-256 of the file of its mask; null if the generator makes none."
@@ -195,6 +224,9 @@ def sample_batch(session: Session, row: tables.SampleBatch) -> SampleBatch:
         interpolate=config.interpolate,
         filter=config.filter,
         format=row.format,
+        curated_from=row.curated_from,
+        curated_by=row.curated_by,
+        curated_drop=None if row.curated_drop is None else [Flag(one) for one in row.curated_drop],
         created_at=row.created_at,
         job=jobs.job(session, row.job) if row.job else None,
         error=jobs.resource_error(row),
@@ -213,7 +245,7 @@ def sample_image(
         step=row.step,
         sha256=row.sha256,
         released=row.released,
-        withheld_reason=cast("Literal['near_copy', 'low_realism'] | None", row.withheld_reason),
+        withheld_reason=None if row.withheld_reason is None else Flag(row.withheld_reason),
         url=url,
         mask_sha256=row.mask_sha256,
         mask_url=mask_url,

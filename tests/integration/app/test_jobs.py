@@ -545,6 +545,7 @@ def test_commit_sends_once(new_job: NewJob, sent: Sent) -> None:
         (Kind.REPORT, "cpu.report"),
         (Kind.EXPORT, "cpu.export"),
         (Kind.IMPORT, "cpu.import"),
+        (Kind.CURATE, "cpu.curate"),
         (Kind.TRAIN, "gpu.train"),
         (Kind.GENERATE, "gpu.generate"),
     ],

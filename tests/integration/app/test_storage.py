@@ -55,6 +55,22 @@ def test_file_comes_back(storage: Storage, prefix: str, tmp_path: Path) -> None:
     assert head["ContentType"] == "image/png"
 
 
+def test_copy_outlives_its_source(storage: Storage, prefix: str) -> None:
+    content = bytes(range(256)) * 50_000  # 12.8 MB: several chunks of the server
+    storage.put(f"{prefix}a", content, "image/png")
+    storage.copy(f"{prefix}a", f"{prefix}b")
+    storage.delete(f"{prefix}a")
+    assert storage.get(f"{prefix}b") == content
+    head = storage.client.head_object(Bucket=storage.bucket, Key=f"{prefix}b")
+    assert head["ContentType"] == "image/png"
+
+
+def test_copy_of_what_is_absent_is_a_storage_error(storage: Storage, prefix: str) -> None:
+    with pytest.raises(STORAGE_ERRORS):
+        storage.copy(f"{prefix}absent", f"{prefix}b")
+    assert storage.size_of(f"{prefix}b") is None
+
+
 def test_absent_object_is_a_storage_error(storage: Storage, prefix: str) -> None:
     with pytest.raises(STORAGE_ERRORS):
         storage.get(f"{prefix}absent")

@@ -14,7 +14,7 @@ from app.jobs import Claim
 from app.parts import Parts
 from app.storage import incoming_prefix, resource_prefix
 from app.tables import Checkpoint, Dataset, Generator, Job, JobEvent, Upload, now
-from tests.integration.conftest import imported_generator
+from tests.integration.conftest import curated_batch, imported_generator
 from worker.tasks import retention
 
 Chain = dict[str, str]
@@ -143,8 +143,8 @@ def test_removed_weights_do_not_come_back_by_tidying(parts: Parts, training: Cla
 def test_everything_of_a_finished_job_is_referred_to(
     parts: Parts, chain: Chain, tenant_id: str, kind: Kind
 ) -> None:
-    del chain
     imported_generator(parts, tenant_id)
+    curated_batch(parts, chain)
     with parts.database.transaction() as session:
         job = session.scalars(select(Job).where(Job.kind == kind)).one()
         folder = resource_prefix(tenant_id, retention._FOLDERS[kind], job.resource_id)

@@ -26,6 +26,7 @@ QUEUES = {
     "cpu.report",
     "cpu.export",
     "cpu.import",
+    "cpu.curate",
     "housekeeping",
     "gpu.train",
     "gpu.generate",

@@ -58,9 +58,12 @@ BODIES: dict[str, dict[str, object]] = {
         "filter": {"copies": True, "realism": 0.1},
         "format": "png",
     },
+    "/v1/sample-batches/{batch_id}/curate": {"report_id": f"rpt_{ID}", "drop": ["double"]},
     "/v1/reports": {
         "real_dataset_id": f"ds_{ID}",
         "sample_batch_id": f"smp_{ID}",
+        "synthetic_dataset_id": f"ds_{ID}",
+        "image_size": 64,
         "profile": "quick",
     },
     "/v1/api-keys": {"name": "x", "scopes": ["jobs:read"], "expires_at": "2030-01-01T00:00:00Z"},
@@ -77,7 +80,7 @@ def _bodies(path: str) -> Iterator[object]:
     for field in good:
         for value in VALUES:
             yield good | {field: value}
-            if field in {"counts", "mixture", "config", "scopes", "numbers", "parts"}:
+            if field in {"counts", "mixture", "config", "scopes", "numbers", "parts", "drop"}:
                 yield good | {field: {"x": value}}
                 yield good | {field: [value]}
     yield from (good | {name: 1} for name in STRINGS)
@@ -93,19 +96,31 @@ def _bodies(path: str) -> Iterator[object]:
             for value in KNOB_VALUES
         )
         yield from (good | {"config": {name: 1}} for name in STRINGS)
+    if "synthetic_dataset_id" in good:
+        yield from _reports(good)
     if "counts" in good:
-        alone = {name: value for name, value in good.items() if name != "count"}
-        alone = {name: value for name, value in alone.items() if name != "mixture"}
-        yield from (alone | {"counts": {name: 1}} for name in STRINGS)
-        mixed = {name: value for name, value in good.items() if name != "counts"}
-        yield from (mixed | {"mixture": {name: 1}} for name in STRINGS)
-        yield from (mixed | {"mixture": {"glioma": value}} for value in VALUES)
-        for field in ("copies", "realism"):
-            yield from (mixed | {"filter": {field: value}, "mixture": None} for value in VALUES)
-        for field in ("to_seed", "steps"):
-            way = {"to_seed": 1, "steps": 2}
-            yield from (mixed | {"interpolate": way | {field: value}} for value in VALUES)
-        yield from (mixed | {"temperature": value, "mixture": None} for value in VALUES)
+        yield from _batches(good)
+
+
+def _reports(good: dict[str, object]) -> Iterator[object]:
+    for other in ("sample_batch_id", "synthetic_dataset_id"):
+        alone = {name: value for name, value in good.items() if name != other}
+        yield from (alone | {field: value} for field in alone for value in VALUES)
+
+
+def _batches(good: dict[str, object]) -> Iterator[object]:
+    alone = {name: value for name, value in good.items() if name != "count"}
+    alone = {name: value for name, value in alone.items() if name != "mixture"}
+    yield from (alone | {"counts": {name: 1}} for name in STRINGS)
+    mixed = {name: value for name, value in good.items() if name != "counts"}
+    yield from (mixed | {"mixture": {name: 1}} for name in STRINGS)
+    yield from (mixed | {"mixture": {"glioma": value}} for value in VALUES)
+    for field in ("copies", "realism"):
+        yield from (mixed | {"filter": {field: value}, "mixture": None} for value in VALUES)
+    for field in ("to_seed", "steps"):
+        way = {"to_seed": 1, "steps": 2}
+        yield from (mixed | {"interpolate": way | {field: value}} for value in VALUES)
+    yield from (mixed | {"temperature": value, "mixture": None} for value in VALUES)
 
 
 def _json(value: object) -> bytes:

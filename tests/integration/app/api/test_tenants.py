@@ -24,14 +24,18 @@ BODIES = {
     "/exports": {"image_size": 64},
     "/parts": {"numbers": [1]},
     "/complete": {"parts": [{"number": 1, "etag": "0" * 32}]},
+    "/curate": {"report_id": f"rpt_{'0' * 32}", "drop": ["double"]},
 }
+
+
+QUERIES = {"/compare": f"?to=rpt_{'0' * 32}"}
 
 
 def _ask(api: httpx.Client, method: str, path: str) -> tuple[int, dict[str, str], bytes]:
     """Return all of an answer but what differs with each request."""
     answer = api.request(
         method,
-        path,
+        path + QUERIES.get(path[path.rindex("/") :], ""),
         content=ARCHIVE if method == "PUT" else None,
         json=BODIES.get(path[path.rindex("/") :]) if method == "POST" else None,
         headers={"X-Request-ID": "same"},
@@ -61,7 +65,8 @@ def test_id_of_another_tenant_is_answered_like_an_unknown_one(
 def test_own_id_is_answered(api: httpx.Client, new_chain: NewChain, tenant_id: str) -> None:
     ours = new_chain(tenant_id)
     for path in (path for method, path in WITH_ID if method == "GET"):
-        answer = api.get(path.format(**ours), follow_redirects=False)
+        query = {"to": ours["report_id"]} if path.endswith("/compare") else {}
+        answer = api.get(path.format(**ours), params=query, follow_redirects=False)
         assert answer.status_code in {200, 307}, (path, answer.text)
 
 
@@ -83,6 +88,10 @@ def test_keys_of_others_are_not_listed(api: httpx.Client, theirs: Chain) -> None
         (
             "/v1/reports",
             {"real_dataset_id": "{dataset_id}", "sample_batch_id": "{batch_id}"},
+        ),
+        (
+            "/v1/reports",
+            {"real_dataset_id": "{dataset_id}", "synthetic_dataset_id": "{dataset_id}"},
         ),
     ],
 )

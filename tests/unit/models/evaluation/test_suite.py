@@ -183,14 +183,61 @@ def test_no_generated_image_is_the_user_s_error(tmp_path: Path) -> None:
     assert caught.value.code == "no_generated_images"
 
 
-def test_stop_is_obeyed(tmp_path: Path) -> None:
+def write_synthetic(
+    path: Path, images: NDArray[np.uint8], names: tuple[str, ...] = ("a", "b")
+) -> None:
+    """Write a pack whose images lie in all three splits."""
+    n, side = len(images), images.shape[-1]
+    writer = PackWriter(path, side, len(names))
+    for image in images:
+        writer.append(image.tobytes())
+    metadata = {"labels": json.dumps(names), "size": str(side), "digest": "other"}
+    labels = [k % len(names) for k in range(n)]
+    writer.seal(labels, list(range(n)), [k % 3 for k in range(n)], metadata)
+
+
+OF_PACK = SPEC.model_copy(update={"generated_pack": "synthetic"})
+
+
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "x")])
+def test_pack_is_measured_as_the_zip_of_the_same_images_is(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    of_zip = run(tmp_path, pictures(80, 1), names)
+    (tmp_path / "images.zip").unlink()
+    write_synthetic(tmp_path / "synthetic", pictures(80, 1), names)
+    report(tmp_path, OF_PACK, Silent())
+    text = (tmp_path / "outputs/report.json").read_text()
+    assert ReportDocument.model_validate_json(text) == of_zip
+
+
+def test_pack_is_measured_by_the_standard_profile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD})
+    write_pack(tmp_path, pictures(240, 0))
+    write_synthetic(tmp_path / "synthetic", np.concatenate([pictures(80, 1), pictures(1, 0)]))
+    verdicts = report(tmp_path, OF_PACK.model_copy(update={"config": config}), Silent())
+    assert verdicts["copies"] == "red"
+
+
+def test_pack_of_another_size_is_unusable(tmp_path: Path) -> None:
+    write_pack(tmp_path, pictures(9, 0))
+    write_synthetic(tmp_path / "synthetic", pictures(9, 0)[:, ::2, ::2])
+    with pytest.raises(UserError, match="16 px and the real ones 32 px"):
+        report(tmp_path, OF_PACK, Silent())
+
+
+@pytest.mark.parametrize("spec", [SPEC, OF_PACK])
+def test_stop_is_obeyed(tmp_path: Path, spec: ReportSpec) -> None:
     class Stopping(Silent):
         def should_stop(self) -> bool:
             return True
 
     write_pack(tmp_path, pictures(9, 0))
     with pytest.raises(Stopped):
-        report(tmp_path, SPEC, Stopping())
+        report(tmp_path, spec, Stopping())
 
 
 def test_figure_without_rows_says_so(tmp_path: Path) -> None:

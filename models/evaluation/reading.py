@@ -1,0 +1,181 @@
+"""Read both sides of a report: the pack of the real images, and generated ones from anywhere."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.config import POOLED_LABEL, IngestConfig
+from models.data.archive import read_entries
+from models.data.packing import HOLDOUT, TRAIN, Pack, open_pack
+from models.data.pictures import to_grayscale
+from models.data.rejection import Rejection
+from models.evaluation import integrity
+from models.evaluation.halves import Side
+from models.evaluation.images import Judged, write
+from models.evaluation.intensity import ImageSet, histograms
+from models.progress import Progress, Stopped
+from models.run_folder import UserError
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Some images of a pack, read when they are asked for."""
+
+    images: NDArray[np.uint8]
+    rows: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> NDArray[np.uint8]:
+        return self.images[self.rows[part]]
+
+
+@dataclass(frozen=True)
+class Generated:
+    """A generated image, where it was and what it should show."""
+
+    file: str
+    label: str
+    image: NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """All images of both sides; labels are places among the names."""
+
+    pack: Pack
+    read: list[Generated]
+    training: Rows
+    holdout: NDArray[np.int64]
+    generated: Side
+    known: list[int]
+    """For each image that was read its row among the generated, or -1 if its label is unknown."""
+    is_pooled: bool
+
+    @classmethod
+    def of(
+        cls, pack: Pack, names: tuple[str, ...], read: list[Generated], *, is_pooled: bool
+    ) -> "Sources":
+        """Take a pack, and what was read of the other side; pooled, all is one label."""
+        training, holdout = (np.flatnonzero(pack.splits == split) for split in (TRAIN, HOLDOUT))
+        chosen = [one for one in read if one.label in names]
+        side = pack.side_px
+        stack = np.array([one.image for one in chosen], np.uint8).reshape(-1, side, side)
+        labels = np.array([names.index(one.label) for one in chosen], np.int64)
+        generated = Side(stack, labels, np.arange(len(chosen)))
+        places = {id(one): row for row, one in enumerate(chosen)}
+        known = [places.get(id(one), -1) for one in read]
+        rows = Rows(pack.images, training)
+        return cls(pack, read, rows, holdout, generated, known, is_pooled)
+
+    def real(self, rows: NDArray[np.int64]) -> Side:
+        """Load real images."""
+        labels = np.zeros(len(rows), np.int64) if self.is_pooled else self.pack.labels[rows]
+        return Side(self.pack.images[rows], labels, self.pack.groups[rows])
+
+    def write_samples(self, path: Path, judged: Judged) -> None:
+        """Write what is known of each image that was read."""
+        files, labels = [one.file for one in self.read], [one.label for one in self.read]
+        write(path, files, labels, self.known, judged)
+
+
+def images(pack: Pack, split: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield the images `(S, S)` of one split."""
+    for row in np.flatnonzero(pack.splits == split):
+        yield pack.images[row]
+
+
+def image_sets(pack: Pack, split: int, *, is_pooled: bool) -> dict[str, ImageSet]:
+    """Return the histograms of one split by label, or pooled under `POOLED_LABEL`.
+
+    Labels without an image are left out.
+    """
+    is_in_split = pack.splits == split
+    chosen = (
+        {POOLED_LABEL: is_in_split}
+        if is_pooled
+        else {name: is_in_split & (pack.labels == n) for n, name in enumerate(pack.names)}
+    )
+    sets = {}
+    for name, is_chosen in chosen.items():
+        rows = np.flatnonzero(is_chosen)
+        if rows.size:
+            counted = np.concatenate([histograms(pack.images[row : row + 1]) for row in rows])
+            sets[name] = ImageSet(counted, pack.groups[rows])
+    return sets
+
+
+def read_archive(
+    path: Path, side_px: int, progress: Progress, *, keep: bool
+) -> tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[Generated]]:
+    """Read the saved PNGs by the same decoder as the real images; trust none of them.
+
+    The images themselves are only returned when they are to be kept.
+    """
+    images: list[Generated] = []
+    pixels = integrity.GeneratedPixels()
+    counted: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    for entry in read_entries(path, IngestConfig()):
+        if progress.should_stop():
+            raise Stopped
+        parts = entry.name.split("/")
+        if parts[0] != "images" or len(parts) != 3:  # noqa: PLR2004 - images/<label>/<name>.png
+            continue
+        try:
+            image = _decode(entry.data, entry.fault, side_px)
+        except Rejection as rejection:
+            pixels.unusable[str(rejection)] += 1
+            continue
+        pixels.add(image)
+        if keep:
+            images.append(Generated(entry.name, parts[1], image))
+        counted[parts[1]].append(histograms(image[None]))
+    sets = {
+        name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
+        for name, rows in sorted(counted.items())
+    }
+    return sets, pixels, images
+
+
+def read_pack(
+    path: Path, side_px: int, progress: Progress, *, keep: bool
+) -> tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[Generated]]:
+    """Read all splits of a pack as `read_archive` reads a zip: ingest has judged them already.
+
+    Raises:
+        UserError: `pack_unusable`, also when its images have another size.
+    """
+    pack = open_pack(path)
+    if pack.side_px != side_px:
+        sizes = f"{pack.side_px} px and the real ones {side_px} px"
+        raise UserError("pack_unusable", f"the synthetic images have {sizes}")
+    images: list[Generated] = []
+    pixels = integrity.GeneratedPixels()
+    counted: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    for number, mapped in zip(pack.labels, pack.images, strict=True):
+        if progress.should_stop():
+            raise Stopped
+        label, image = pack.names[number], np.array(mapped)
+        pixels.add(image)
+        if keep:
+            images.append(Generated("", label, image))
+        counted[label].append(histograms(image[None]))
+    sets = {
+        name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
+        for name, rows in sorted(counted.items())
+    }
+    return sets, pixels, images
+
+
+def _decode(data: bytes, fault: str | None, side_px: int) -> NDArray[np.uint8]:
+    if fault:
+        raise Rejection(fault)
+    image = to_grayscale(data, IngestConfig().max_pixels)
+    if image.size != (side_px, side_px):
+        raise Rejection(f"{image.width}x{image.height} instead of {side_px}x{side_px} pixels")
+    return np.asarray(image)
