@@ -4,6 +4,7 @@ All of it is in the space `randconv-v1`, in which checkpoints are chosen and rep
 """
 
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from models.data.slices import Slices
 from models.metrics import kernel, neighbours
 from models.metrics.spaces.random import RandomConvolutions
 from models.metrics.spaces.space import Scale, features
+from models.metrics.spectrum import IS_HIGH, decibels, powers
 from models.seeds import derive
 
 _FEWEST_OF_LABEL = 10
@@ -53,6 +55,8 @@ class Live:
         self._labels = validation.labels.numpy()
         self._weights = kernel.group_weights(validation.groups.numpy(), _DRAWS, self._random)
         self._count = min(_IMAGES[device.type], 4 * len(unseen))
+        self._power = powers(validation.images.numpy()[:, 0]).mean(0)
+        self._contrast = _contrast(self._learnt, train.labels.numpy()[rows])
         floor = kernel.grams(self._learnt, self._unseen)
         self._floor = kernel.distance(floor)
         self._floor_high = self._interval(floor)[1]
@@ -68,8 +72,11 @@ class Live:
         `kid_noise` is that of training images under noise, `train_kid` is the distance to the
         training images; `neighbour_ratio` is how far generated
         images are from the nearest training image, over how far unseen ones are: below one they
-        are nearer than those. `mask_share` is the share of pixels that generated masks mark, beside
-        `mask_share_real` of the validation split; everything else is of the images alone.
+        are nearer than those. `high_frequency_db` is how much more power generated images have at
+        the highest frequencies than unseen ones, and `label_contrast` how far the images of two
+        labels are apart, over how far those of training images are. `mask_share` is the share of
+        pixels that generated masks mark, beside `mask_share_real` of the validation split;
+        everything else is of the images alone.
         """
         drawn, of_label = self._draw(draw, labels)
         generated = self._scale.apply(features(self._space, drawn[:, 0]))
@@ -91,6 +98,10 @@ class Live:
             "all/diversity": float(generated.std(0).sum() / max(self._unseen.std(0).sum(), 1e-9)),
             "all/neighbour_ratio": float(distances.mean() / max(self._reach.mean(), 1e-9)),
         }
+        more = decibels(powers(drawn[:, 0]).mean(0), self._power)
+        values["all/high_frequency_db"] = float(more[IS_HIGH].mean())
+        if self._contrast > 0 and len(labels) > 1:
+            values["all/label_contrast"] = _contrast(generated, of_label) / self._contrast
         if drawn.shape[1] > 1:
             values["all/mask_share"] = _mask_share(drawn)
             values["all/mask_share_real"] = self._mask_share
@@ -132,6 +143,14 @@ class Live:
     def _interval(self, found: kernel.Grams) -> tuple[float, float]:
         ones = np.ones((_DRAWS, len(found.xx)))
         return kernel.interval(kernel.weighted_distances(found, ones, self._weights))
+
+
+def _contrast(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+    """Return the mean distance between the images of two labels; 0 without two labels of two."""
+    sides = [features[labels == label] for label in np.unique(labels)]
+    pairs = combinations([side for side in sides if len(side) > 1], 2)
+    found = [kernel.distance(kernel.grams(*pair)) for pair in pairs]
+    return float(np.mean(found)) if found else 0.0
 
 
 def _mask_share(planes: NDArray[np.uint8]) -> float:

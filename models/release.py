@@ -14,6 +14,11 @@ MOST_OF_FLOOR = 1.5
 LEAST_RECALL = 0.05
 """Smallest share of unseen images that have a generated one in their neighbourhood."""
 
+MOST_HIGH_FREQUENCY_DB = 5.0
+"""Most that the power at the highest frequencies may differ: a mesh has more, a blur less."""
+LEAST_CONTRAST = 0.25
+"""Least distance between the images of two labels, as a share of that of training images."""
+
 DISTANCE = "all/kid"
 """The value by which checkpoints are ranked: the distance to the validation split."""
 _NAMES = (DISTANCE, "all/kid_noise", "all/kid_floor", "all/recall")
@@ -33,6 +38,10 @@ class Release:
     floor_ratio: float | None
     """The distance over that of the training images themselves; None where that is not above 0."""
     recall: float
+    high_frequency_db: float | None
+    """How much more power than unseen images at the highest frequencies; None if not measured."""
+    label_contrast: float | None
+    """How far labels are apart, over how far those of training images are; likewise."""
 
 
 def judge(values: Mapping[str, float]) -> Release | None:
@@ -53,6 +62,18 @@ def judge(values: Mapping[str, float]) -> Release | None:
         )
     if recall < LEAST_RECALL:
         reasons.append(f"the images are too much alike: recall {recall:.3f}, below {LEAST_RECALL}")
+    high, contrast = values.get("all/high_frequency_db"), values.get("all/label_contrast")
+    if high is not None and abs(high) > MOST_HIGH_FREQUENCY_DB:
+        way = "a mesh or noise lies over them" if high > 0 else "they are blurred or flat"
+        reasons.append(
+            f"the images differ from unseen real ones in fine detail by {high:+.1f} dB ({way}),"
+            f" and more than {MOST_HIGH_FREQUENCY_DB:g} is refused"
+        )
+    if contrast is not None and contrast < LEAST_CONTRAST:
+        reasons.append(
+            f"the labels are drawn alike: they are {max(contrast, 0):.2f} times as far apart as"
+            f" those of training images, and less than {LEAST_CONTRAST:g} is refused"
+        )
     return Release(
         is_passed=not reasons,
         reasons=tuple(reasons),
@@ -60,4 +81,6 @@ def judge(values: Mapping[str, float]) -> Release | None:
         most_distance=most,
         floor_ratio=distance / floor if floor > 0 else None,
         recall=recall,
+        high_frequency_db=high,
+        label_contrast=contrast,
     )

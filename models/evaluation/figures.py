@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from models.evaluation.intensity import LEVELS, SPACES, Comparison, Space, cut
 from models.evaluation.report import Metric
-from models.evaluation.spectrum import HIGH_FROM, RINGS, Spectra
+from models.evaluation.spectrum import Spectra
+from models.metrics.spectrum import HIGH_FROM, RINGS
 
 REAL_COLOUR, GENERATED_COLOUR, BAND_COLOUR = "#222222", "#d55e00", "#56b4e9"
 EXCESS_SHOWN = (-1.0, 2.0)

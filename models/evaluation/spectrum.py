@@ -14,41 +14,18 @@ from models.config import ReportConfig
 from models.evaluation.halves import Floats, Judgement, Rows, Side, Sides, band, lacking, metric
 from models.evaluation.report import Light, Metric
 from models.evaluation.thresholds import Thresholds
+from models.metrics.spectrum import IS_HIGH, RINGS, decibels, power
 
-RINGS = 32
-HIGH_FROM = 0.75
-"""Of the way to the corner: from here on a frequency is high."""
 BLUR_SHARE = 0.01
 """Standard deviation of the control's blur, of the side."""
-_TINY = 1e-3
-
-
-def powers(images: NDArray[np.uint8]) -> Floats:
-    """Return the mean power of `(N, S, S) uint8` in rings from 0 to the corner, `(N, 32)`."""
-    side = images.shape[-1]
-    frequency = np.abs(np.fft.fftfreq(side))
-    radius = np.hypot(frequency[:, None], frequency) / np.hypot(0.5, 0.5)
-    ring = np.minimum((radius * RINGS).astype(int), RINGS - 1).ravel()
-    sizes = np.maximum(np.bincount(ring, minlength=RINGS), 1)
-    found = np.empty((len(images), RINGS))
-    for row, image in enumerate(images):  # one at a time: the images may be a memory map
-        found[row] = np.bincount(ring, _power(image).ravel(), RINGS) / sizes
-    return found
 
 
 def mean_power(images: NDArray[np.uint8], rows: Rows) -> Floats:
     """Return the mean power of some of `(N, S, S) uint8` at each frequency, `(S, S)`."""
     total = np.zeros(images.shape[1:])
     for row in rows:
-        total += _power(images[row])
+        total += power(images[row])
     return total / len(rows)
-
-
-def _power(image: NDArray[np.uint8]) -> Floats:
-    side = len(image)
-    window = np.hanning(side)
-    tapered = (image - image.mean()) * window[:, None] * window
-    return np.asarray(np.abs(np.fft.fft2(tapered)) ** 2 / side**2)
 
 
 def blurred(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -79,16 +56,14 @@ def compare(
     training, real, made = powers_of
     return Spectra(
         ratio=np.fft.fftshift(
-            _decibels(
+            decibels(
                 mean_power(generated.images, matched.generated),
                 mean_power(holdout.images, matched.holdout),
             )
         ),
-        training=_decibels(training[sides.training].mean(0), np.ones(RINGS)),
-        generated=_decibels(made[matched.generated].mean(0), np.ones(RINGS)),
-        holdout=np.array(
-            [_decibels(real[ours].mean(0), np.ones(RINGS)) for ours, _ in sides.draws]
-        ),
+        training=decibels(training[sides.training].mean(0), np.ones(RINGS)),
+        generated=decibels(made[matched.generated].mean(0), np.ones(RINGS)),
+        holdout=np.array([decibels(real[ours].mean(0), np.ones(RINGS)) for ours, _ in sides.draws]),
     )
 
 
@@ -102,15 +77,14 @@ def measure(
     training, holdout, generated, fault = powers_of
     against = training[sides.training].mean(0)
     real, made, spoiled = (
-        np.array([_decibels(of[rows].mean(0), against) for rows in chosen])
+        np.array([decibels(of[rows].mean(0), against) for rows in chosen])
         for of, chosen in (
             (holdout, [real for real, _ in sides.draws]),
             (generated, [made for _, made in sides.draws]),
             (fault, [real for real, _ in sides.draws]),
         )
     )
-    high = np.arange(RINGS) >= HIGH_FROM * RINGS
-    excess = [one[:, high].mean(1) for one in (made, real, spoiled)]
+    excess = [one[:, IS_HIGH].mean(1) for one in (made, real, spoiled)]
     distance = [np.sqrt((one**2).mean(1)) for one in (made, real, spoiled)]
     lacks = lacking(sides, config)
     judged = (Light.GREY, lacks) if lacks else _judge(excess[0], excess[1], thresholds)
@@ -119,10 +93,6 @@ def measure(
         metric(sides, "high_frequency_db", "spectrum", excess[0], judged, *excess[1:]),
         metric(sides, "log_spectral_distance_db", "spectrum", distance[0], told, *distance[1:]),
     ]
-
-
-def _decibels(power: Floats, against: Floats) -> Floats:
-    return np.asarray(10 * np.log10((power + _TINY) / (against + _TINY)))
 
 
 def _judge(made: Floats, real: Floats, thresholds: Thresholds) -> Judgement:

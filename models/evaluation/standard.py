@@ -37,6 +37,7 @@ from models.metrics.spaces.random import RandomConvolutions
 from models.metrics.spaces.space import Scale, features
 from models.metrics.spaces.space import Space as Extractor
 from models.metrics.spaces.texture import Texture
+from models.metrics.spectrum import powers
 
 NO_ENCODER = (
     "The encoder's weights are not installed: fixed random convolutions stand in for it, which see "
@@ -107,7 +108,7 @@ def measure(
     ]
     blurred = Side(spectrum.blurred(holdout.images), holdout.labels, holdout.groups)
     tell("comparing the spectra")
-    trained, unseen, made, fault = (spectrum.powers(one.images) for one in (*sides, blurred))
+    trained, unseen, made, fault = (powers(one.images) for one in (*sides, blurred))
     for one in compared:
         found = spectrum.measure(one, (trained, unseen, made, fault), config, thresholds)
         metrics[Axis.SPECTRUM] += found

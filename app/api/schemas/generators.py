@@ -73,6 +73,12 @@ class Release(BaseModel):
         description="The distance over that of the training images; null where that is not above 0."
     )
     recall: float = Field(description="Share of unseen images with a generated one nearby.")
+    high_frequency_db: float | None = Field(
+        description="How much more power than unseen images have at the highest frequencies."
+    )
+    label_contrast: float | None = Field(
+        description="How far labels are apart, over how far those of training images are."
+    )
 
 
 class Generator(BaseModel):

@@ -95,6 +95,35 @@ def test_a_label_that_is_drawn_as_another_is_seen_in_its_own_numbers(live: Live)
     assert values["a/kid"] < 0.2
 
 
+@pytest.mark.parametrize(("same", "least", "most"), [(False, 0.7, 1.4), (True, -0.2, 0.1)])
+def test_labels_that_are_drawn_alike_have_no_contrast(
+    live: Live,
+    same: bool,  # noqa: FBT001 - a parameter of the test
+    least: float,
+    most: float,
+) -> None:
+    def draw(label: str, count: int) -> NDArray[np.uint8]:
+        return FRESH("a" if same else label, count)
+
+    assert least < live.measure(draw, NAMES)["all/label_contrast"] < most
+
+
+def test_fine_detail_is_compared_with_that_of_unseen_images(live: Live) -> None:
+    def meshed(label: str, count: int) -> NDArray[np.uint8]:
+        images = FRESH(label, count).astype(int)
+        images[..., ::2, ::2] += 8
+        return images.clip(0, 255).astype(np.uint8)
+
+    def smooth(label: str, count: int) -> NDArray[np.uint8]:
+        blurred: NDArray[np.uint8] = gaussian_filter(FRESH(label, count), (0, 0, 1, 1))
+        return blurred
+
+    name = "all/high_frequency_db"
+    assert abs(live.measure(FRESH, NAMES)[name]) < 1
+    assert live.measure(meshed, NAMES)[name] > 5
+    assert live.measure(smooth, NAMES)[name] < -1
+
+
 def test_one_network_for_all_has_no_numbers_of_a_label(live: Live) -> None:
     def pooled(label: str, count: int) -> NDArray[np.uint8]:
         assert label == "all"

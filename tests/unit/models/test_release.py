@@ -46,6 +46,32 @@ def test_images_that_are_all_alike_do_not_pass_though_they_are_near() -> None:
     assert judged.reasons == ("the images are too much alike: recall 0.049, below 0.05",)
 
 
+@pytest.mark.parametrize(
+    ("name", "good", "bad", "words"),
+    [
+        ("high_frequency_db", 5.0, 5.1, "+5.1 dB (a mesh or noise lies over them)"),
+        ("high_frequency_db", -5.0, -9.1, "-9.1 dB (they are blurred or flat)"),
+        ("label_contrast", 0.25, 0.24, "the labels are drawn alike: they are 0.24 times"),
+        ("label_contrast", 1.0, -0.3, "the labels are drawn alike: they are 0.00 times"),
+    ],
+)
+def test_what_the_distance_does_not_see_is_seen(
+    name: str, good: float, bad: float, words: str
+) -> None:
+    assert passed(**{name: good})
+    judged = judge(GOOD | {f"all/{name}": bad})
+    assert judged is not None
+    assert not judged.is_passed
+    assert words in judged.reasons[0]
+
+
+def test_older_checkpoints_are_judged_by_what_was_measured_of_them() -> None:
+    judged = judge(GOOD)
+    assert judged is not None
+    assert judged.is_passed
+    assert judged.label_contrast is None
+
+
 def test_every_reason_is_given_and_how_far_above_real_images_it_is() -> None:
     judged = judge(GOOD | {"all/kid": 3.0, "all/recall": 0.0})
     assert judged is not None

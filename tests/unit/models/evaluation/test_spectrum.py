@@ -7,6 +7,7 @@ from PIL import Image
 from models.evaluation import spectrum
 from models.evaluation.figures import draw_spectrum
 from models.evaluation.halves import Side, pair
+from models.metrics.spectrum import RINGS, powers
 
 SIDE = 32
 
@@ -19,7 +20,7 @@ def side(count: int, seed: int) -> Side:
 def compared(generated: Side) -> spectrum.Spectra:
     sides = side(30, 0), side(20, 1), generated
     pairs = pair(None, sides, [np.arange(len(one)) for one in sides], 25, [0])
-    training, holdout, made = (spectrum.powers(one.images) for one in sides)
+    training, holdout, made = (powers(one.images) for one in sides)
     return spectrum.compare(pairs, sides[1], generated, (training, holdout, made))
 
 
@@ -34,7 +35,7 @@ def test_mean_power_by_rings_is_that_of_the_map() -> None:
 def test_as_much_power_is_no_ratio() -> None:
     found = compared(side(40, 2))
     assert abs(np.median(found.ratio)) < 0.3
-    assert found.holdout.shape == (25, spectrum.RINGS)
+    assert found.holdout.shape == (25, RINGS)
 
 
 def test_checkerboard_is_a_dot_in_the_corner_of_the_map() -> None:
