@@ -37,6 +37,11 @@ def curate(parts: Parts, job_id: str) -> None:
             raise JobFailedError("source_removed", "the batch or its report was deleted meanwhile")
         flagged = curation.read(parts.storage.get(plan.samples_key))
         dropped = curation.reasons(flagged, plan.drop)
+        if dropped.keys() - {_file(one) for one in plan.images if one["released"]}:
+            # What is not found cannot be dropped, and must not stay for that.
+            raise JobFailedError(
+                "samples_unusable", "the report flagged images that are not in the batch"
+            )
         parts.storage.get_file(plan.archive_key, run.folder / SOURCE)
         _write_zip(run, row, plan, dropped)
         images = [_image(one, prefix, dropped) for one in plan.images]

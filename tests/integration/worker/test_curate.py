@@ -223,6 +223,18 @@ def test_source_that_goes_before_the_job_begins_is_named(
         assert (job.status, job.error_code) == (Status.FAILED, "source_removed")
 
 
+def test_flag_of_an_image_that_is_not_there_is_not_passed_over(parts: Parts, chain: Chain) -> None:
+    _, job_id = asked(parts, chain, Flag.DOUBLE)
+    with parts.database.transaction() as session:
+        key = session.get_one(Report, chain["report_id"]).samples_key
+    assert key is not None
+    line = "images/Glioma/000000.png,Glioma,0,1,1,1,1,double\n"
+    parts.storage.put(key, (HEADER + line).encode(), "text/csv")
+    curate.curate(parts, job_id)
+    with parts.database.transaction() as session:
+        assert session.get_one(Job, job_id).error_code == "samples_unusable"
+
+
 def test_curated_batch_can_be_measured_and_curated_again(parts: Parts, chain: Chain) -> None:
     first = curated(parts, chain, Flag.DOUBLE)
     with parts.database.transaction() as session:
@@ -249,6 +261,13 @@ def test_curated_batch_can_be_measured_and_curated_again(parts: Parts, chain: Ch
     ]
     history = json.loads(opened(parts, second).read("provenance.json"))["curated"]
     assert [one["batch"] for one in history] == [first.id, second.id]
+
+
+def test_progress_is_told(parts: Parts, chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(curate, "_PROGRESS_S", 0)
+    batch = curated(parts, chain, Flag.DOUBLE)
+    assert batch.job is not None
+    assert batch.job.progress == {"fraction": 1, "message": "object 6 of 6"}
 
 
 def test_cancelled_job_leaves_nothing(parts: Parts, chain: Chain, tenant_id: str) -> None:

@@ -12,6 +12,7 @@ from app.job_states import Status
 from app.parts import Parts
 from models.config import ReportProfile
 from models.data.packing import PackWriter
+from worker.run import Run
 from worker.tasks import report
 
 SIDE = 64
@@ -43,6 +44,31 @@ def packed(
         return dataset_id
 
     return make
+
+
+def test_what_was_found_of_each_image_is_kept(
+    parts: Parts, packed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def judge(run: Run, *_: object) -> None:
+        (run.folder / "outputs").mkdir()
+        (run.folder / "outputs/report.json").write_text("{}")
+        (run.folder / "outputs/samples.csv").write_text("file,flags\n")
+
+    monkeypatch.setattr(report, "run_child", judge)
+    with parts.database.transaction() as session:
+        row = reports.create_of_dataset(
+            session,
+            session.get_one(tables.Dataset, packed("real", 3)),
+            session.get_one(tables.Dataset, packed("synthetic", 3)),
+            image_size=64,
+            profile=ReportProfile.STANDARD,
+            request_id=None,
+        )
+        assert row.job_id is not None
+    report.measure(parts, row.job_id)
+    with parts.database.transaction() as session:
+        key = reports.samples_key(session.get_one(tables.Report, row.id))
+    assert parts.storage.get(key) == b"file,flags\n"
 
 
 def test_dataset_is_measured_with_all_its_splits(
