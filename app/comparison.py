@@ -24,7 +24,20 @@ class Change(StrEnum):
     NONE = "no detectable difference"
 
 
-HIGHER_IS_BETTER = frozenset({"overlap", "precision", "density", "coverage", "unique_neighbours"})
+HIGHER_IS_BETTER = frozenset(
+    {
+        "overlap",
+        "precision",
+        "density",
+        "coverage",
+        "unique_neighbours",
+        "vendi_ratio",
+        "label_agreement",
+        "auroc",
+        "auroc_gain",
+        "recall_gain",
+    }
+)
 LOWER_IS_BETTER = frozenset(
     {
         "jensen_shannon_distance",
@@ -35,6 +48,10 @@ LOWER_IS_BETTER = frozenset(
         "copy_rate",
         "closer_to_training",
         "membership_advantage",
+        "discriminator_advantage",
+        "frechet_distance",
+        "c2st_auc",
+        "identity_copy_rate",
     }
 )
 """A number in neither set has no direction, as `high_frequency_db`, which is best at 0."""

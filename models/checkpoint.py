@@ -93,6 +93,14 @@ class Weights:
     device: torch.device
 
 
+@dataclass(frozen=True)
+class Judges:
+    """What judges the images of each label: signals `(N, planes, S, S)` to logits `(N, 1)`."""
+
+    header: Header
+    discriminators: dict[str, nn.Module]
+
+
 def save(folder: Path, state: TrainingState, samples_png: bytes) -> None:
     """Write `state` and its sample mosaic to `folder`, which is complete or absent."""
     partial = folder.with_name(f".{folder.name}.partial")
@@ -180,6 +188,28 @@ def load_weights(path: Path, device: torch.device) -> Weights:
         _copy(path, {f"{prefix}.{name}": value for name, value in network.state_dict().items()})
         network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     return Weights(header, {label: one.eval() for label, one in drawn.items()}, device)
+
+
+def load_judges(folder: Path, device: torch.device) -> Judges:
+    """Load the discriminators of a checkpoint, in evaluation mode, onto `device`.
+
+    Raises:
+        CheckpointError: when the folder is incomplete, corrupt, foreign or of another format.
+    """
+    try:
+        text = (folder / SUMMARY).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"the checkpoint {folder.name} is incomplete: {type(error).__name__}"
+        ) from error
+    summary = _parse(Summary, text, SUMMARY)
+    _demand_plain_labels(summary.labels)
+    asked, networks = build.judges(summary.config, summary.labels)
+    for prefix, network in networks.items():
+        state = {f"{prefix}.{name}": value for name, value in network.state_dict().items()}
+        _copy(folder / STATE, state)
+        network.to(device=device)
+    return Judges(summary, {label: network.eval() for label, network in asked.items()})
 
 
 def _header(state: TrainingState) -> Header:

@@ -194,6 +194,9 @@ class ReportSpec(Frozen):
         None, description="Labels of which images were asked for; null for all of the dataset's."
     )
     limits: tuple[str, ...] = Field((), description="What else the report does not show.")
+    checkpoint: str | None = Field(
+        None, description="Folder of the checkpoint that the images were drawn from, if it is here."
+    )
     config: ReportConfig = ReportConfig()
     seed: int = Field(0, ge=0)
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")

@@ -138,10 +138,8 @@ def disclosure(
     to_training = neighbours.squared_distances(made, training)
     to_real = neighbours.squared_distances(made, real)
     share = _closer(to_training, to_real, training_groups, real_groups, draws, random)
-    attack, control = _attack(
-        to_training.min(0), to_real.min(0), training_groups, real_groups, draws, random
-    )
-    advantage = attack - control
+    guess = attack(to_training.min(0), to_real.min(0), training_groups, real_groups, draws, random)
+    advantage = guess.attack - guess.control
     nearer = f"{band(share)[1]:.0%} of the generated images are nearer to training than to unseen "
     gained = f"guessing who was trained on gains {band(advantage)[1]:+.3f} of area over its control"
     most, least = thresholds.closer_to_training_green, thresholds.membership_green
@@ -153,7 +151,14 @@ def disclosure(
         judged = [(Light.GREY, lacks)] * 2
     return [
         metric(sides, "closer_to_training", described.space, share, judged[0]),
-        metric(sides, "membership_advantage", described.space, advantage, judged[1], control - 0.5),
+        metric(
+            sides,
+            "membership_advantage",
+            described.space,
+            advantage,
+            judged[1],
+            guess.control - 0.5,
+        ),
     ]
 
 
@@ -187,24 +192,33 @@ def _closer(
     return found
 
 
-def _attack(
+@dataclass(frozen=True)
+class Attack:
+    """Areas under the curve, `(draws,)`: 0.5 is guessing."""
+
+    attack: Floats
+    control: Floats
+    """Of telling one half of the training images from the other."""
+
+
+def attack(
     training: Floats,
     real: Floats,
     training_groups: Rows,
     real_groups: Rows,
     draws: int,
     random: np.random.Generator,
-) -> tuple[Floats, Floats]:
-    """Return the areas under the curve of the attack and of its control, `(draws,)` each."""
-    attack, control = np.empty(draws), np.empty(draws)
+) -> Attack:
+    """Guess that what is nearer was trained on, by distances `(n,)` and `(m,)` of either side."""
+    found, control = np.empty(draws), np.empty(draws)
     names, others = np.unique(training_groups), np.unique(real_groups)
     for at in range(draws):
         first = random.choice(names, len(names) // 2, replace=False)
         is_first = np.isin(training_groups, first)
         half = random.choice(others, len(others) // 2, replace=False)
-        attack[at] = _area(training[is_first], real[np.isin(real_groups, half)])
+        found[at] = _area(training[is_first], real[np.isin(real_groups, half)])
         control[at] = _area(training[is_first], training[~is_first])
-    return attack, control
+    return Attack(found, control)
 
 
 def _area(members: Floats, others: Floats) -> float:

@@ -2,12 +2,14 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.config import ReportProfile
 from models.evaluation import (
+    discriminator,
     explaining,
     fidelity,
     images,
@@ -80,6 +82,8 @@ class Everything:
     kept: Rows
     """Rows of the generated images that the sides hold."""
     real: RealPixels
+    checkpoint: Path | None = None
+    """Of the generator, if it is here."""
 
 
 def measure(
@@ -142,6 +146,12 @@ def measure(
     metrics[Axis.DISCLOSURE] += memorisation.disclosure(
         spaces[-1], pairs[0], config, thresholds, seed
     )
+    if everything.checkpoint is not None:
+        overfit, unknown = discriminator.measure(
+            everything.checkpoint, training, holdout, pairs[0], terms
+        )
+        metrics[Axis.DISCLOSURE] += overfit
+        limits += unknown
     tell("judging each image")
     judged = _judged(extractors[0], spaces[0], everything, copies.correlations)
     verdicts = {axis: axis_verdict(found) for axis, found in metrics.items()}

@@ -172,7 +172,8 @@ def _look_closer(
         for rows in (every.training.rows, every.holdout, np.arange(len(every.generated)))
     )
     sides = every.real(training), every.real(holdout), every.generated.take(made)
-    everything = standard.Everything(every.training, every.generated, made, real)
+    checkpoint = None if spec.checkpoint is None else outputs.parent / spec.checkpoint
+    everything = standard.Everything(every.training, every.generated, made, real, checkpoint)
     terms = Terms(names, asked, spec.config, THRESHOLDS, spec.seed)
     found = standard.measure(sides, terms, tell, everything)
     if found.judged is not None:

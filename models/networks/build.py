@@ -64,3 +64,19 @@ def samplers(
         label: baseline(config, torch.Generator())[0] for label in labels
     }
     return apart, {str(index): apart[label] for index, label in enumerate(labels)}
+
+
+def judges(
+    config: DCGANConfig | HybridConfig, labels: tuple[str, ...]
+) -> tuple[dict[str, nn.Module], dict[str, nn.Module]]:
+    """Return label -> what judges its images, and tensor prefix -> the discriminator to fill."""
+    if isinstance(config, HybridConfig):
+        _, discriminator = conditional(config, len(labels))
+        asked: dict[str, nn.Module] = {
+            label: hybrid.JudgeOfLabel(discriminator, index) for index, label in enumerate(labels)
+        }
+        return asked, {"0.discriminator": discriminator}
+    apart: dict[str, nn.Module] = {
+        label: baseline(config, torch.Generator())[1] for label in labels
+    }
+    return apart, {f"{index}.discriminator": apart[label] for index, label in enumerate(labels)}

@@ -129,6 +129,22 @@ class Discriminator(nn.Module):
         return leak(self.gather(self.blocks(leak(self.read(images)))).flatten(1).float())
 
 
+class JudgeOfLabel(nn.Module):
+    """A discriminator of all labels, held to one."""
+
+    def __init__(self, discriminator: Discriminator, label: int) -> None:
+        """Share `discriminator`, which other labels have too."""
+        super().__init__()
+        self.discriminator = discriminator
+        self.label = label
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return logits `(N, 1)` of images of the label `(N, planes, S, S)`."""
+        labels = torch.full((len(images),), self.label, device=images.device)
+        logits: Tensor = self.discriminator(images, labels)
+        return logits
+
+
 def initialise_generator(network: Generator, random: torch.Generator) -> None:
     """Draw the weights of a fresh generator from `random`; all labels start as the same one."""
     initialise(network, random)

@@ -8,13 +8,14 @@ from sqlalchemy.orm import Session
 
 from app import datasets, reports, samples
 from app.parts import Parts
-from app.tables import Dataset, Generator, Report, SampleBatch
+from app.tables import Checkpoint, Dataset, Generator, Report, SampleBatch
 from models.config import TRAINING_CONFIG, ReportConfig, ReportProfile
 from models.run_folder import Kind, ReportSpec
 from worker.child import run_child
 from worker.run import attempt
 
 ZIP, PACK, SAMPLES = "images.zip", "generated.safetensors", "samples.csv"
+CHECKPOINT = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class _Generated:
     size_px: int
     asked: tuple[str, ...] | None
     limits: tuple[str, ...]
+    checkpoint: str | None
+    """The key prefix of that which drew it, where it is kept."""
 
 
 def measure(parts: Parts, job_id: str) -> None:
@@ -42,11 +45,17 @@ def measure(parts: Parts, job_id: str) -> None:
             prefix = f"{reports.prefix(row)}{run.key_prefix}"
         parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
         parts.storage.get_file(made.key, run.folder / made.file)
+        has_judge = made.checkpoint is not None and row.profile != ReportProfile.QUICK
+        if has_judge:
+            (run.folder / CHECKPOINT).mkdir(exist_ok=True)
+            for name in ("checkpoint.json", "state.safetensors"):
+                parts.storage.get_file(f"{made.checkpoint}{name}", run.folder / CHECKPOINT / name)
         spec = ReportSpec(
             generated_pack=PACK if made.file == PACK else None,
             config=ReportConfig(profile=ReportProfile(row.profile)),
             asked=made.asked,
             limits=made.limits,
+            checkpoint=CHECKPOINT if has_judge else None,
             threads=parts.settings.threads,
         )
         run_child(run, Kind.REPORT, spec)
@@ -72,13 +81,17 @@ def _generated(session: Session, row: Report, dataset: Dataset) -> _Generated:
         assert row.image_size is not None, "a report about a dataset has one"
         pack = datasets.pack(synthetic, row.image_size)
         limits = reports.limits_of_dataset(synthetic, cast("int", pack["count"]))
-        return _Generated(PACK, str(pack["key"]), row.image_size, None, limits)
+        return _Generated(PACK, str(pack["key"]), row.image_size, None, limits, None)
     batch = session.get_one(SampleBatch, row.sample_batch_id)
     generator = session.get_one(Generator, batch.generator_id)
+    checkpoint = session.get_one(Checkpoint, batch.checkpoint_id)
+    # Whoever sends an archive sends no discriminator.
+    has_state = generator.origin is None and checkpoint.removed_at is None
     return _Generated(
         ZIP,
         samples.archive_key(batch),
         TRAINING_CONFIG.validate_python(generator.config).image_size,
         tuple(batch.counts),
         reports.limits(generator, dataset),
+        checkpoint.prefix if has_state else None,
     )
