@@ -36,13 +36,9 @@ def measure(
     judges = checkpoint.load_judges(folder, _CPU)
     if judges.header.config.planes > 1:
         return [], [NO_MASKS]
-    draws = attack(
-        *(-logits for logits in _logits(judges, training, holdout, terms.names)),
-        training.groups,
-        holdout.groups,
-        terms.config.draws,
-        np.random.default_rng([terms.seed, 8]),
-    )
+    members, others = _logits(judges, training, holdout, terms.names)
+    random = np.random.default_rng([terms.seed, 8])
+    draws = attack(-members, -others, training.groups, holdout.groups, terms.config.draws, random)
     advantage = draws.attack - draws.control
     told = lacking(sides, terms.config) or (
         "for information, since it stays here: whoever stole the discriminator would gain "
