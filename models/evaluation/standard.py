@@ -20,7 +20,7 @@ from models.evaluation.thresholds import Thresholds
 from models.metrics.copies import closest
 from models.metrics.spaces import encoder
 from models.metrics.spaces.random import RandomConvolutions
-from models.metrics.spaces.space import Scale, features
+from models.metrics.spaces.space import Scale, describe
 from models.metrics.spaces.space import Space as Extractor
 from models.metrics.spaces.texture import Texture
 
@@ -234,7 +234,7 @@ def _extractors() -> tuple[list[Extractor], list[str]]:
 
 def _described(extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Side) -> Described:
     """Describe every side, on the scale of all that are images of somebody or claim to be."""
-    found = [features(extractor, side.images) for side in (*sides, blurred)]
+    found = describe(extractor, *(side.images for side in (*sides, blurred)))
     scale = Scale.of(np.concatenate(found[:3]))
     training, holdout, generated, fault = (scale.apply(one) for one in found)
     return Described(
