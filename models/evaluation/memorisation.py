@@ -27,6 +27,7 @@ from models.evaluation.thresholds import Thresholds
 from models.metrics import neighbours
 from models.metrics.copies import QUANTILE
 from models.metrics.copy_search import CopySearch
+from models.metrics.spaces.space import Space, features
 
 _LEVEL = 0.95
 
@@ -48,11 +49,8 @@ def copies(
     limit = search.threshold(holdout.images)
     found = search.above(generated.images, limit)
     count, total = int((found > limit).sum()), len(found)
-    low, high = _clopper_pearson(count, total)
-    chance = _chance(sides.n_groups)
-    lacks = lacking(sides, config)
-    light, reason = _judge_copies(count, total, low, high, chance, thresholds)
-    if lacks:
+    light, reason = _judge_copies(count, total, _chance(sides.n_groups), thresholds)
+    if lacks := lacking(sides, config):
         light, reason = Light.GREY, lacks
     # One is enough, whatever the rate; unseen real images that are as near set the bar higher.
     most = max(limit, thresholds.copy_correlation_red)
@@ -60,13 +58,57 @@ def copies(
         most = max(most, float(search.above(holdout.images, most).max()))
     if near := int((found > most).sum()):
         light, reason = Light.RED, f"{near} of {total} generated images are nearly a training image"
+    rate = _rate(sides, "copy_rate", "pixels", (count, total), (light, reason))
+    return rate, search.closest(generated.images, shown)
+
+
+def identity_copies(
+    space: Space,
+    sides: Sides,
+    training: Side,
+    holdout: Side,
+    generated: Side,
+    config: ReportConfig,
+    thresholds: Thresholds,
+) -> Metric:
+    """Return the rate of copies in a space that was learnt to find them, mirrored ones too.
+
+    It finds those that are turned or scaled, which correlate with nothing. An image counts when it
+    is nearer to a training image than all but one in a hundred of the unseen real ones.
+    """
+    known = features(space, training.images)
+    unseen = _nearest(space, holdout.images, known)
+    limit = float(np.quantile(unseen, 1 - QUANTILE)) if len(unseen) else 0.0
+    found = _nearest(space, generated.images, known)
+    count, total = int((found < limit).sum()), len(found)
+    judged = _judge_copies(count, total, _chance(sides.n_groups), thresholds)
+    if lacks := lacking(sides, config):
+        judged = Light.GREY, lacks
+    return _rate(sides, "identity_copy_rate", space.name, (count, total), judged)
+
+
+def _nearest(space: Space, images: NDArray[np.uint8], known: Floats) -> Floats:
+    """Return the distance of each of `(n, S, S)` to the nearest of `(m, D)`, either way round."""
+    if not len(images):
+        return np.empty(0)
+    ways = (images, images[:, :, ::-1])
+    found = [neighbours.nearest(features(space, one), known)[1] for one in ways]
+    return np.minimum(*found)
+
+
+def _rate(
+    sides: Sides, name: str, space: str, counted: tuple[int, int], judged: Judgement
+) -> Metric:
+    """Return the metric of so many copies among so many images."""
+    count, total = counted
+    light, reason = judged
     return Metric(
-        id="copy_rate",
-        space="pixels",
+        id=name,
+        space=space,
         label=None,
         value=count / max(total, 1),
-        ci=(low, high),
-        floor=Floor(median=1 - QUANTILE, q05=0.0, q95=chance),
+        ci=_clopper_pearson(count, total),
+        floor=Floor(median=1 - QUANTILE, q05=0.0, q95=_chance(sides.n_groups)),
         control=None,
         excess=None,
         n_real=len(sides.holdout),
@@ -74,7 +116,7 @@ def copies(
         n_groups=sides.n_groups,
         verdict=light,
         reason=reason,
-    ), search.closest(generated.images, shown)
+    )
 
 
 def _clopper_pearson(count: int, total: int) -> tuple[float, float]:
@@ -92,9 +134,8 @@ def _chance(groups: int) -> float:
     return float(beta.ppf(_LEVEL, above, max(groups - above + 1, 1.0)))
 
 
-def _judge_copies(
-    count: int, total: int, low: float, high: float, chance: float, thresholds: Thresholds
-) -> Judgement:
+def _judge_copies(count: int, total: int, chance: float, thresholds: Thresholds) -> Judgement:
+    low, high = _clopper_pearson(count, total)
     words = f"{count} of {total} generated images are nearer to a training image than 99 of 100"
     words += " unseen real ones"
     if low > chance:

@@ -18,7 +18,7 @@ from models.evaluation.halves import (
 from models.evaluation.report import Axis, Light, Metric, Verdict
 from models.evaluation.thresholds import Thresholds
 from models.metrics.copies import closest
-from models.metrics.spaces import encoder
+from models.metrics.spaces import encoder, identity
 from models.metrics.spaces.random import RandomConvolutions
 from models.metrics.spaces.space import Scale, describe
 from models.metrics.spaces.space import Space as Extractor
@@ -34,6 +34,7 @@ THINNED = (
 )
 SHOWN = 10
 """Images of each row of a figure."""
+IDENTITY_PARTS = 5
 Tell = Callable[[str], None]
 
 
@@ -97,10 +98,11 @@ def measure(
     rate, rows = memorisation.copies(
         pairs[0], training, holdout, generated, config, thresholds, SHOWN
     )
-    if is_thinned and rate.verdict is Light.GREEN:
-        reason = f"{rate.reason}, but not all images were looked through"
-        rate = rate.model_copy(update={"verdict": Light.AMBER, "reason": reason})
-    metrics[Axis.COPIES].append(rate)
+    space = _identity(training, seed, tell)
+    again = memorisation.identity_copies(
+        space, pairs[0], training, holdout, generated, config, thresholds
+    )
+    metrics[Axis.COPIES] += [_in_doubt(one) if is_thinned else one for one in (rate, again)]
     tell("asking whether the images tell who was trained on")
     metrics[Axis.DISCLOSURE] += memorisation.disclosure(
         spaces[-1], pairs[0], config, thresholds, seed
@@ -111,7 +113,7 @@ def measure(
         verdicts,
         every,
         limits,
-        [one.space for one in spaces],
+        [*(one.space for one in spaces), space.name],
         _some(generated, names, seed),
         _beside(training, generated.images[rows]),
     )
@@ -230,6 +232,24 @@ def _extractors() -> tuple[list[Extractor], list[str]]:
     if path is None:
         return [Texture(), RandomConvolutions()], [NO_ENCODER]
     return [Texture(), encoder.Encoder(path)], []
+
+
+def _identity(training: Side, seed: int, tell: Tell) -> Extractor:
+    """Learn who is who; training is told of, and may be stopped, `IDENTITY_PARTS` times."""
+
+    def at(step: int) -> None:
+        if step % (identity.STEPS // IDENTITY_PARTS) == 0:
+            tell(f"learning to find copies: {step / identity.STEPS:.0%}")
+
+    return identity.Identity.train(training.images, seed, at)
+
+
+def _in_doubt(rate: Metric) -> Metric:
+    """Return a rate of copies that cannot be green: not all images were looked through."""
+    if rate.verdict is not Light.GREEN:
+        return rate
+    reason = f"{rate.reason}, but not all images were looked through"
+    return rate.model_copy(update={"verdict": Light.AMBER, "reason": reason})
 
 
 def _described(extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Side) -> Described:

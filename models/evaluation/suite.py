@@ -74,7 +74,7 @@ _GATES = {
 GENERATED_TITLE = "SYNTHETIC images, chosen at random"
 CLOSEST_TITLE = "SYNTHETIC images that resemble a training image most, above those (PATIENT images)"
 _COPIED = ("exact_copies", "mirrored_copies")
-QUICK_STEPS, STANDARD_STEPS = 4, 5
+QUICK_STEPS, STANDARD_STEPS = 4, 10
 
 
 def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, JsonValue]:

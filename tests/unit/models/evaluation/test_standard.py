@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.ndimage import rotate
 
 from models.config import ReportConfig
 from models.data.phantom import CLASSES, draw_patient, load_head
@@ -13,7 +14,8 @@ from models.evaluation.halves import Side
 from models.evaluation.report import Axis, Light, Metric
 from models.evaluation.standard import Findings
 from models.evaluation.thresholds import THRESHOLDS
-from models.metrics.spaces import encoder
+from models.metrics.spaces import encoder, identity
+from models.metrics.spaces.identity import Identity
 
 SIDE_PX = 64
 CONFIG = ReportConfig.model_validate(
@@ -49,6 +51,22 @@ def draw_heads(seed: int) -> Heads:
         sides.append(Side(np.stack(images), of_patient % 3, of_patient))
         first += patients
     return sides[0], sides[1], sides[2]
+
+
+@pytest.fixture(scope="module")
+def learnt(heads: Heads) -> Identity:
+    """Return the space of copies of the training images, from less training than it gets."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identity, "STEPS", 200)
+        return Identity.train(heads[0].images, 0)
+
+
+@pytest.fixture(autouse=True)
+def learn_once(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, learnt: Identity
+) -> None:
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(standard, "_identity", lambda _training, _seed, _tell: learnt)
 
 
 @pytest.fixture
@@ -90,7 +108,8 @@ def test_unseen_images_are_not_red(heads: Heads, judge: Callable[..., Findings])
     assert Light.RED not in lights(found).values()
     assert lights(found)[Axis.SPECTRUM] is Light.GREEN
     assert found.limits == [standard.NO_ENCODER]
-    assert found.spaces == ["texture-v1", "randconv-v1"]
+    assert found.spaces == ["texture-v1", "randconv-v1", "identity-v1"]
+    assert the(found, "identity_copy_rate", "identity-v1").verdict is not Light.RED
 
 
 def test_unseen_real_images_offered_as_generated_are_not_red(
@@ -108,6 +127,32 @@ def test_training_images_offered_as_generated_are_red(
     assert lights(found)[Axis.COPIES] is Light.RED
     assert lights(found)[Axis.DISCLOSURE] is Light.RED
     assert the(found, "copy_rate", "pixels").value == 1
+    assert the(found, "identity_copy_rate", "identity-v1").value == 1
+    assert the(found, "identity_copy_rate", "identity-v1").verdict is Light.RED
+
+
+def test_some_turned_copies_are_no_longer_green(
+    heads: Heads, judge: Callable[..., Findings]
+) -> None:
+    rng = np.random.default_rng(0)
+    images = heads[2].images.copy()
+    chosen = range(0, len(images), 7)
+    for row in chosen:
+        turned = rotate(heads[0].images[row], rng.uniform(8, 12), reshape=False, order=1)
+        images[row] = turned[:, :: rng.choice([1, -1])]
+    usual = the(judge(heads[2].images), "identity_copy_rate", "identity-v1").value or 0
+    found = the(judge(images), "identity_copy_rate", "identity-v1")
+    assert found.verdict in {Light.AMBER, Light.RED}
+    assert (found.value or 0) > usual + 0.4 * len(chosen) / len(images)
+
+
+def test_learning_is_told_of_in_parts(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(identity, "STEPS", 10)
+    told: list[str] = []
+    standard._identity(heads[0], 0, told.append)
+    assert len(told) == standard.IDENTITY_PARTS
+    assert told[-1] == "learning to find copies: 80%"
 
 
 def test_some_shifted_mirrored_and_noisy_copies_are_red(

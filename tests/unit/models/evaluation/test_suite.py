@@ -1,6 +1,7 @@
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from models.data.packing import PackWriter
 from models.evaluation.figures import draw_intensity
 from models.evaluation.report import Axis, Light, ReportDocument
 from models.evaluation.suite import report
-from models.metrics.spaces import encoder
+from models.metrics.spaces import encoder, identity
 from models.progress import Silent, Stopped
 from models.run_folder import ReportSpec, UserError
 
@@ -102,6 +103,7 @@ def test_one_network_for_all_labels_can_be_red_too(tmp_path: Path) -> None:
 
 def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "find", lambda: None)
+    monkeypatch.setattr(identity, "STEPS", 10)
     config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD})
     write_pack(tmp_path, pictures(240, 0))
     write_generated(tmp_path, np.concatenate([pictures(80, 1), pictures(240, 0)[:1]]))
@@ -114,8 +116,28 @@ def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.Monk
     assert document.verdicts[Axis.COPIES].verdict is Light.RED
     assert "equal a training image" in document.verdicts[Axis.COPIES].reason
     assert document.uses.share.verdict is Light.RED
-    assert document.spaces == ["texture-v1", "randconv-v1"]
+    assert document.spaces == ["texture-v1", "randconv-v1", "identity-v1"]
     assert {metric.space for metric in document.metrics} >= {"spectrum", "pixels", "texture-v1"}
+
+
+def test_every_step_of_a_standard_report_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    monkeypatch.setattr(identity, "STEPS", 10)
+    told: list[dict[str, object]] = []
+
+    class Telling(Silent):
+        def event(self, kind: str, data: Mapping[str, object]) -> None:
+            told.append({"kind": kind, **data})
+
+    config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD})
+    write_pack(tmp_path, pictures(90, 0))
+    write_generated(tmp_path, pictures(20, 1))
+    report(tmp_path, SPEC.model_copy(update={"config": config}), Telling())
+    assert [one["step"] for one in told] == list(range(len(told)))
+    assert told[-1]["message"] == "finished"
+    assert told[-1]["fraction"] == 1
 
 
 def test_same_seed_gives_the_same_report(tmp_path: Path) -> None:
