@@ -188,6 +188,11 @@ class ReportSpec(Frozen):
         None, description="Labels of which images were asked for; null for all of the dataset's."
     )
     limits: tuple[str, ...] = Field((), description="What else the report does not show.")
+    encoders: tuple[str, ...] = Field(
+        (),
+        description="The operator's: absolute paths of `<name>.onnx`, each with a `<name>.json`"
+        " beside it, a `models.config.EncoderConfig`.",
+    )
     config: ReportConfig = ReportConfig()
     seed: int = Field(0, ge=0)
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")

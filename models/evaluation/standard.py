@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from models.evaluation.report import Axis, Light, Metric, Verdict
 from models.evaluation.thresholds import Thresholds
 from models.metrics.copies import closest
 from models.metrics.spaces import encoder, identity
+from models.metrics.spaces.onnx_space import OnnxSpace
 from models.metrics.spaces.random import RandomConvolutions
 from models.metrics.spaces.space import Scale, describe
 from models.metrics.spaces.space import Space as Extractor
@@ -32,6 +34,7 @@ THINNED = (
     "Everything but gray levels and exact copies was measured on at most {most} images of a side, "
     "drawn by chance: near copies of other training images were not looked for."
 )
+LEFT_OUT = "The operator's encoder {name} was left out: {why}."
 SHOWN = 10
 """Images of each row of a figure."""
 IDENTITY_PARTS = 5
@@ -52,7 +55,7 @@ class Findings:
     """The generated images that resemble a training image most, and those, which are patients'."""
 
 
-def measure(
+def measure(  # noqa: PLR0913 - each is a thing of its own
     sides: tuple[Side, Side, Side],
     names: Sequence[str],
     asked: Collection[str],
@@ -60,11 +63,14 @@ def measure(
     thresholds: Thresholds,
     seed: int,
     tell: Tell,
+    *,
+    encoders: Sequence[Path] = (),
 ) -> Findings:
     """Compare training, unseen real and generated images, over all `names` and each.
 
     A label of which images were `asked` for and none is there is lost. Of a side with more than
-    `max_images` some are drawn. `tell` is called before each step, and may raise.
+    `max_images` some are drawn. `tell` is called before each step, and may raise. An operator's
+    encoder that cannot be used is left out, and the limits say why.
     """
     is_thinned = any(len(side) > config.max_images for side in sides)
     sides = _thinned(sides, config.max_images, seed)
@@ -90,8 +96,16 @@ def measure(
     for extractor in extractors:
         tell(f"describing the images in {extractor.name}")
         spaces.append(_described(extractor, sides, blurred))
+    anatomy = spaces[-1]
+    for path in encoders:
+        tell(f"describing the images by the encoder {path.stem}")
+        try:
+            spaces.append(_described(OnnxSpace.load(path), sides, blurred))
+        except encoder.EncoderError as error:
+            limits.append(LEFT_OUT.format(name=path.stem, why=error))
+    for described in spaces:
         for one in compared:
-            near, spread = fidelity.measure(spaces[-1], one, config, thresholds, seed)
+            near, spread = fidelity.measure(described, one, config, thresholds, seed)
             metrics[Axis.FIDELITY] += near
             metrics[Axis.DIVERSITY] += spread
     tell("looking for copies of training images")
@@ -104,9 +118,7 @@ def measure(
     )
     metrics[Axis.COPIES] += [_in_doubt(one) if is_thinned else one for one in (rate, again)]
     tell("asking whether the images tell who was trained on")
-    metrics[Axis.DISCLOSURE] += memorisation.disclosure(
-        spaces[-1], pairs[0], config, thresholds, seed
-    )
+    metrics[Axis.DISCLOSURE] += memorisation.disclosure(anatomy, pairs[0], config, thresholds, seed)
     verdicts = {axis: axis_verdict(found) for axis, found in metrics.items()}
     every = [metric for found in metrics.values() for metric in found]
     return Findings(

@@ -91,7 +91,8 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     plots.mkdir(parents=True, exist_ok=True)
     pack = open_pack(run_dir / spec.packed)
     is_standard = spec.config.profile is ReportProfile.STANDARD
-    tell = _Steps(progress, QUICK_STEPS + (STANDARD_STEPS if is_standard else 0))
+    more_steps = STANDARD_STEPS + len(spec.encoders) if is_standard else 0
+    tell = _Steps(progress, QUICK_STEPS + more_steps)
     tell("reading the real images")
     real = integrity.RealPixels.of(_images(pack, TRAIN), _images(pack, HOLDOUT))
     tell("reading the generated images")
@@ -145,7 +146,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         counts=_counts(training, holdout, generated, pixels),
         image_size_px=pack.side_px,
         dataset_digest=pack.digest,
-        software=_software(),
+        software=_software(spaces),
     )
     write_json(run_dir / "outputs" / "report.json", document.model_dump(mode="json"))
     tell("finished")
@@ -160,7 +161,10 @@ def _measure_standard(
 
     device.choose("cpu", spec.threads)
     asked = names if spec.asked is None else spec.asked
-    return standard.measure(sides, names, asked, spec.config, THRESHOLDS, spec.seed, tell)
+    encoders = [Path(one) for one in spec.encoders]
+    return standard.measure(
+        sides, names, asked, spec.config, THRESHOLDS, spec.seed, tell, encoders=encoders
+    )
 
 
 class _Steps:
@@ -346,6 +350,8 @@ def _counts(
     )
 
 
-def _software() -> dict[str, str]:
-    packages = ("numpy", "pillow", "safetensors", "matplotlib", "scipy", "torch")
+def _software(spaces: list[str]) -> dict[str, str]:
+    packages = ["numpy", "pillow", "safetensors", "matplotlib", "scipy", "torch"]
+    if any(name.startswith("onnx:") for name in spaces):
+        packages.append("onnxruntime")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

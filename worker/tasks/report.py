@@ -1,6 +1,7 @@
 """report.measure: a batch beside the real images, as numbers and plots."""
 
 import json
+from pathlib import Path
 
 from app import datasets, reports, samples
 from app.parts import Parts
@@ -30,7 +31,13 @@ def measure(parts: Parts, job_id: str) -> None:
         parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
         parts.storage.get_file(generated_key, run.folder / "images.zip")
         config = ReportConfig(profile=ReportProfile(row.profile))
-        spec = ReportSpec(config=config, asked=asked, limits=limits, threads=parts.settings.threads)
+        spec = ReportSpec(
+            config=config,
+            asked=asked,
+            limits=limits,
+            encoders=_encoders(parts.settings.encoders),
+            threads=parts.settings.threads,
+        )
         run_child(run, Kind.REPORT, spec)
         run.check_stop()
         outputs = run.folder / "outputs"
@@ -40,3 +47,11 @@ def measure(parts: Parts, job_id: str) -> None:
             parts.storage.put_file(plots[path.stem], path, "image/png")
         document = json.loads((outputs / "report.json").read_text(encoding="utf-8"))
         run.conclude = lambda session: reports.seal(session, run.claim, document, plots)
+
+
+def _encoders(folder: Path | None) -> tuple[str, ...]:
+    """Return the ONNX files in the operator's folder; the process judges them, one by one."""
+    if folder is None:
+        return ()
+    found = sorted(path for path in folder.resolve().iterdir() if path.suffix == ".onnx")
+    return tuple(str(path) for path in found)

@@ -1,13 +1,16 @@
 """What the standard profile says of unseen images and of known faults, on drawn heads."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from scipy.ndimage import rotate
 
-from models.config import ReportConfig
+from models.config import EncoderConfig, ReportConfig
 from models.data.phantom import CLASSES, draw_patient, load_head
 from models.evaluation import standard
 from models.evaluation.halves import Side
@@ -309,6 +312,49 @@ def test_large_sides_are_thinned(heads: Heads) -> None:
     thin = standard._thinned(heads, 100, 0)
     assert [len(side) for side in thin] == [100, 90, 90]
     assert (np.diff(thin[0].groups) >= 0).all()
+
+
+def write_encoder(folder: Path, name: str, digest: str | None = None) -> Path:
+    """Write an encoder that knows the mean of each quarter of an image."""
+    quarter = SIDE_PX // 2
+    nodes = [
+        helper.make_node(
+            "AveragePool", ["x"], ["m"], kernel_shape=[quarter] * 2, strides=[quarter] * 2
+        ),
+        helper.make_node("Flatten", ["m"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, SIDE_PX, SIDE_PX])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "quarters", [x], [y])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = folder / f"{name}.onnx"
+    path.write_bytes(made.SerializeToString())
+    config = EncoderConfig(
+        sha256=digest or hashlib.sha256(path.read_bytes()).hexdigest(),
+        channels=1,
+        input_px=SIDE_PX,
+        mean=(0.0,),
+        std=(1.0,),
+    )
+    path.with_suffix(".json").write_text(config.model_dump_json())
+    return path
+
+
+def test_encoders_of_the_operator_are_compared_in_or_left_out(
+    heads: Heads, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    good, bad = write_encoder(tmp_path, "good"), write_encoder(tmp_path, "bad", "0" * 64)
+    told: list[str] = []
+    found = standard.measure(
+        heads, CLASSES, CLASSES, CONFIG, THRESHOLDS, 0, told.append, encoders=[good, bad]
+    )
+    (own,) = (name for name in found.spaces if name.startswith("onnx:good@"))
+    assert the(found, "kernel_distance", own).verdict is not Light.RED
+    assert the(found, "coverage", own, CLASSES[0]).value is not None
+    assert the(found, "closer_to_training", "randconv-v1").value is not None
+    assert any("bad was left out: bad.onnx has the SHA-256" in limit for limit in found.limits)
+    assert sum("by the encoder" in message for message in told) == 2
 
 
 @pytest.mark.slow

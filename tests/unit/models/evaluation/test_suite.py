@@ -11,6 +11,7 @@ from PIL import Image
 
 from models.config import ReportProfile
 from models.data.packing import PackWriter
+from models.evaluation import suite
 from models.evaluation.figures import draw_intensity
 from models.evaluation.report import Axis, Light, ReportDocument
 from models.evaluation.suite import report
@@ -132,9 +133,10 @@ def test_every_step_of_a_standard_report_is_told(
             told.append({"kind": kind, **data})
 
     config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD})
+    spec = SPEC.model_copy(update={"config": config, "encoders": ("/x.onnx",)})
     write_pack(tmp_path, pictures(90, 0))
     write_generated(tmp_path, pictures(20, 1))
-    report(tmp_path, SPEC.model_copy(update={"config": config}), Telling())
+    report(tmp_path, spec, Telling())
     assert [one["step"] for one in told] == list(range(len(told)))
     assert told[-1]["message"] == "finished"
     assert told[-1]["fraction"] == 1
@@ -213,3 +215,8 @@ def test_stop_is_obeyed(tmp_path: Path) -> None:
 def test_figure_without_rows_says_so(tmp_path: Path) -> None:
     draw_intensity(tmp_path / "x.png", [], [], 0)
     assert (tmp_path / "x.png").stat().st_size > 0
+
+
+def test_the_runtime_of_encoders_is_named_where_one_was_used() -> None:
+    assert "onnxruntime" in suite._software(["texture-v1", "onnx:own@0123456789ab"])
+    assert "onnxruntime" not in suite._software(["texture-v1"])
