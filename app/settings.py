@@ -121,6 +121,11 @@ class Settings(DatabaseSettings):
     scratch: Path = Field(Path("/tmp/gliaforge"), description="Run folders of jobs.")  # noqa: S108 - containers mount it; each run folder is private
     device: Literal["auto", "cpu", "cuda"] = "auto"
     threads: int = Field(0, ge=0, description="CPU threads of a model process; 0 is its choice.")
+    encoders: Path | None = Field(
+        None,
+        description="Folder of ONNX files in whose features standard reports compare too, each with"
+        " a description beside it.",
+    )
     ingest_workers: int = Field(2, ge=1, description="Decoding processes of one ingest.")
     ingest_memory_bytes: int = Field(
         4 << 30, ge=1 << 30, description="Address space of each process of an ingest."

@@ -29,6 +29,9 @@ POOLED_LABEL = "all"
 """The label of the single network of `Networks.PER_DATASET`."""
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+
+
 class Frozen(BaseModel):
     """A value: immutable, with no field that nobody asked for."""
 
@@ -405,3 +408,19 @@ class ReportConfig(Frozen):
     classifier_seeds: int = Field(
         10, ge=2, le=50, description="Classifiers that are trained alike, in profile deep."
     )
+
+
+class EncoderConfig(Frozen):
+    """Describe an encoder that the operator brings: which file it is, and what it takes."""
+
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$", description="Of the file, lower case.")
+    channels: Literal[1, 3] = Field(description="Three take the same gray values each.")
+    input_px: int = Field(ge=16, le=1024, description="Side to which images are resized.")
+    mean: tuple[Finite, ...] = Field(description="Of each channel, of gray values in [0, 1].")
+    std: tuple[Annotated[Finite, Field(gt=0)], ...] = Field(description="Likewise.")
+
+    @model_validator(mode="after")
+    def _one_a_channel(self) -> Self:
+        if {len(self.mean), len(self.std)} != {self.channels}:
+            raise ValueError(f"mean and std must have {self.channels} numbers each")
+        return self

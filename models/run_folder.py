@@ -197,6 +197,11 @@ class ReportSpec(Frozen):
     checkpoint: str | None = Field(
         None, description="Folder of the checkpoint that the images were drawn from, if it is here."
     )
+    encoders: tuple[str, ...] = Field(
+        (),
+        description="The operator's: absolute paths of `<name>.onnx`, each with a `<name>.json`"
+        " beside it, a `models.config.EncoderConfig`.",
+    )
     config: ReportConfig = ReportConfig()
     seed: int = Field(0, ge=0)
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice.")

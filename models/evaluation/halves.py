@@ -9,6 +9,7 @@ same training images.
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
@@ -56,6 +57,8 @@ class Terms:
     config: ReportConfig
     thresholds: Thresholds
     seed: int
+    encoders: Sequence[Path] = ()
+    """ONNX files of the operator's, to compare in as well."""
 
 
 class Steps(Protocol):

@@ -57,9 +57,14 @@ class Judged:
 
 
 def judge(
-    described: Described, made: Floats, generated: Side, real: RealPixels, correlation: Floats
+    described: Described,
+    made: Floats,
+    generated: Side,
+    real: RealPixels,
+    correlation: Floats,
+    is_copy: NDArray[np.bool_],
 ) -> Judged:
-    """Judge all `generated` images by their features `made` `(n, D)` and their correlations.
+    """Judge all `generated` images by their features `made` `(n, D)`, and what is known of copies.
 
     An image is of low realism when 95 of 100 unseen real ones are more realistic, and a double when
     an earlier one is nearer to it than 99 of 100 unseen real ones have any other.
@@ -73,7 +78,7 @@ def judge(
     known = real.training | real.training_mirrored
     marks = {
         EXACT_COPY: np.array([pixel_digest(one) in known for one in generated.images], bool),
-        NEAR_COPY: ~np.isnan(correlation),
+        NEAR_COPY: is_copy,
         LOW_REALISM: realism < least,
         DOUBLE: _doubles(made, limit),
     }

@@ -8,6 +8,7 @@ https://arxiv.org/abs/2505.01524), so a green light says that these attacks foun
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import beta, rankdata
 
 from models.config import ReportConfig
@@ -28,6 +29,7 @@ from models.evaluation.thresholds import Thresholds
 from models.metrics import neighbours
 from models.metrics.copies import QUANTILE
 from models.metrics.copy_search import CopySearch, Images
+from models.metrics.spaces.space import Space, features
 
 _LEVEL = 0.95
 
@@ -41,6 +43,14 @@ class Copies:
     """Of each generated image with the training image that it is a near copy of; else `nan`."""
     closest: Rows
     """Rows of the generated images that resemble a training image most."""
+
+
+@dataclass(frozen=True)
+class IdentityCopies:
+    """What the search in a learnt space found."""
+
+    rate: Metric
+    flags: NDArray[np.bool_]  # (n,), of the generated images
 
 
 def copies(
@@ -60,11 +70,8 @@ def copies(
     limit = search.threshold(holdout.images)
     found = search.above(generated.images, limit)
     count, total = int((found > limit).sum()), len(found)
-    low, high = _clopper_pearson(count, total)
-    chance = _chance(sides.n_groups)
-    lacks = lacking(sides, config)
-    light, reason = _judge_copies(count, total, low, high, chance, thresholds)
-    if lacks:
+    light, reason = _judge_copies(count, total, _chance(sides.n_groups), thresholds)
+    if lacks := lacking(sides, config):
         light, reason = Light.GREY, lacks
     # One is enough, whatever the rate; unseen real images that are as near set the bar higher.
     most = max(limit, thresholds.copy_correlation_red)
@@ -72,13 +79,58 @@ def copies(
         most = max(most, float(search.above(holdout.images, most).max()))
     if near := int((found > most).sum()):
         light, reason = Light.RED, f"{near} of {total} generated images are nearly a training image"
-    rate = Metric(
-        id="copy_rate",
-        space="pixels",
+    rate = _rate(sides, "copy_rate", "pixels", (count, total), (light, reason))
+    correlations = np.where(found > limit, found, np.nan)
+    return Copies(rate, correlations, search.closest(generated.images, shown))
+
+
+def identity_copies(
+    space: Space,
+    pooled: Sides,
+    sides: tuple[Side, Side, Side],
+    config: ReportConfig,
+    thresholds: Thresholds,
+) -> "IdentityCopies":
+    """Look in a space that was learnt to find copies, mirrored ones too.
+
+    It finds those that are turned or scaled, which correlate with nothing. An image counts when it
+    is nearer to a training image than all but one in a hundred of the unseen real ones.
+    """
+    training, holdout, generated = (side.images for side in sides)
+    known = features(space, training)
+    unseen = _nearest(space, holdout, known)
+    limit = float(np.quantile(unseen, 1 - QUANTILE)) if len(unseen) else 0.0
+    flags = _nearest(space, generated, known) < limit
+    count, total = int(flags.sum()), len(flags)
+    judged = _judge_copies(count, total, _chance(pooled.n_groups), thresholds)
+    if lacks := lacking(pooled, config):
+        judged = Light.GREY, lacks
+    rate = _rate(pooled, "identity_copy_rate", space.name, (count, total), judged)
+    return IdentityCopies(rate, flags)
+
+
+def _nearest(space: Space, images: NDArray[np.uint8], known: Floats) -> Floats:
+    """Return the distance of each of `(n, S, S)` to the nearest of `(m, D)`, either way round."""
+    if not len(images):
+        return np.empty(0)
+    ways = (images, images[:, :, ::-1])
+    found = [neighbours.nearest(features(space, one), known)[1] for one in ways]
+    return np.minimum(*found)
+
+
+def _rate(
+    sides: Sides, name: str, space: str, counted: tuple[int, int], judged: Judgement
+) -> Metric:
+    """Return the metric of so many copies among so many images."""
+    count, total = counted
+    light, reason = judged
+    return Metric(
+        id=name,
+        space=space,
         label=None,
         value=count / max(total, 1),
-        ci=(low, high),
-        floor=Floor(median=1 - QUANTILE, q05=0.0, q95=chance),
+        ci=_clopper_pearson(count, total),
+        floor=Floor(median=1 - QUANTILE, q05=0.0, q95=_chance(sides.n_groups)),
         control=None,
         excess=None,
         n_real=len(sides.holdout),
@@ -87,8 +139,6 @@ def copies(
         verdict=light,
         reason=reason,
     )
-    correlations = np.where(found > limit, found, np.nan)
-    return Copies(rate, correlations, search.closest(generated.images, shown))
 
 
 def _clopper_pearson(count: int, total: int) -> tuple[float, float]:
@@ -106,9 +156,8 @@ def _chance(groups: int) -> float:
     return float(beta.ppf(_LEVEL, above, max(groups - above + 1, 1.0)))
 
 
-def _judge_copies(
-    count: int, total: int, low: float, high: float, chance: float, thresholds: Thresholds
-) -> Judgement:
+def _judge_copies(count: int, total: int, chance: float, thresholds: Thresholds) -> Judgement:
+    low, high = _clopper_pearson(count, total)
     words = f"{count} of {total} generated images are nearer to a training image than 99 of 100"
     words += " unseen real ones"
     if low > chance:

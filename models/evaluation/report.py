@@ -60,7 +60,7 @@ class Metric(Frozen):
     label: str | None = Field(description="null for all labels at the training images' mix.")
     value: float | None = Field(description="Of the generated images: median of draws.")
     ci: tuple[float, float] | None = Field(
-        description="5 and 95 % of the draws; of copy_rate 95 % after Clopper and Pearson."
+        description="5 and 95 % of the draws; of rates of copies 95 % after Clopper and Pearson."
     )
     floor: Floor | None
     control: float | None = Field(

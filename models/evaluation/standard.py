@@ -34,9 +34,10 @@ from models.evaluation.integrity import RealPixels
 from models.evaluation.report import Axis, Explanation, Light, Metric, Verdict
 from models.metrics.copies import closest
 from models.metrics.copy_search import Images
-from models.metrics.spaces import encoder
+from models.metrics.spaces import encoder, identity
+from models.metrics.spaces.onnx_space import OnnxSpace
 from models.metrics.spaces.random import RandomConvolutions
-from models.metrics.spaces.space import Scale, features
+from models.metrics.spaces.space import Scale, describe, features
 from models.metrics.spaces.space import Space as Extractor
 from models.metrics.spaces.texture import Texture
 from models.metrics.spectrum import powers
@@ -49,9 +50,11 @@ THINNED = (
     "Everything but gray levels and copies was measured on at most {most} images of a side, drawn "
     "by chance."
 )
+LEFT_OUT = "The operator's encoder {name} was left out: {why}."
 SHOWN = 10
 """Images of each row of a figure."""
 _PART = 4096
+IDENTITY_PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -85,6 +88,10 @@ class Everything:
     checkpoint: Path | None = None
     """Of the generator, if it is here."""
 
+    def is_more_than(self, sides: tuple[Side, Side, Side]) -> bool:
+        """Tell whether the sides hold but some of it."""
+        return len(self.training) > len(sides[0]) or len(self.generated) > len(sides[2])
+
 
 def measure(
     sides: tuple[Side, Side, Side],
@@ -95,78 +102,73 @@ def measure(
     """Compare training, unseen real and generated images, over all labels and each.
 
     A label of which images were asked for and none is there is lost. Where the sides hold but some
-    of `everything`, that is what is looked through for copies.
+    of `everything`, that is what is looked through for copies. An operator's encoder that cannot be
+    used is left out, and the limits say why.
     """
-    names, config, thresholds, seed = terms.names, terms.config, terms.thresholds, terms.seed
     training, holdout, generated = sides
     everything = everything or _everything(sides)
     if lacks := _lacking(sides):
         verdict = Verdict(verdict=Light.GREY, reason=f"not enough data: {lacks}")
-        some = _some(generated, names, seed)
+        some = _some(generated, terms)
         return Findings(dict.fromkeys(_MEASURED, verdict), [], [], [], some, [])
-    pairs = _pairs(sides, names, config.draws, seed)
+    pairs = _pairs(sides, terms)
     compared = [one for one in pairs if _is_comparable(one)]
     metrics: dict[Axis, list[Metric]] = {axis: [] for axis in _MEASURED}
-    metrics[Axis.DIVERSITY] += [
-        _uncompared(one, terms.asked) for one in pairs if not _is_comparable(one)
-    ]
+    uncompared = [one for one in pairs if not _is_comparable(one)]
+    metrics[Axis.DIVERSITY] += [_uncompared(one, terms.asked) for one in uncompared]
     blurred = Side(spectrum.blurred(holdout.images), holdout.labels, holdout.groups)
     tell("comparing the spectra")
-    trained, unseen, made, fault = (powers(one.images) for one in (*sides, blurred))
+    powers_of = _powers((*sides, blurred))
     for one in compared:
-        found = spectrum.measure(one, (trained, unseen, made, fault), config, thresholds)
-        metrics[Axis.SPECTRUM] += found
+        metrics[Axis.SPECTRUM] += spectrum.measure(one, powers_of, terms.config, terms.thresholds)
     spectra = None
     if pairs[0] in compared:
-        spectra = spectrum.compare(pairs[0], holdout, generated, (trained, unseen, made))
-    extractors, limits = _extractors()
-    if len(everything.training) > len(training) or len(everything.generated) > len(generated):
-        limits.append(THINNED.format(most=config.max_images))
-    spaces: list[Described] = []
+        spectra = spectrum.compare(pairs[0], holdout, generated, powers_of[:3])
+    spaces, limits = _spaces(sides, blurred, terms, tell)
     explanations: list[Explanation] = []
-    for extractor in extractors:
-        tell(f"describing the images in {extractor.name}")
-        spaces.append(_described(extractor, sides, blurred))
+    for described in spaces:
         for one in compared:
-            near, spread = fidelity.measure(spaces[-1], one, config, thresholds, seed)
-            told, explained = explaining.measure(spaces[-1], one, config, seed)
-            metrics[Axis.FIDELITY] += near + told
-            metrics[Axis.DIVERSITY] += [*spread, variety.vendi(spaces[-1], one, config, seed)]
+            near, spread, explained = _compare(described, one, terms)
+            metrics[Axis.FIDELITY] += near
+            metrics[Axis.DIVERSITY] += spread
             explanations += explained
     for one in compared:
         if one.label is not None or len(pairs) == 1:  # images of two labels are unlike anyhow
-            alike = variety.similarity(one, holdout, generated, config, seed)
+            alike = variety.similarity(one, holdout, generated, terms.config, terms.seed)
             metrics[Axis.DIVERSITY] += alike
     tell("looking for copies of training images")
     copies = memorisation.copies(
-        pairs[0], everything.training, holdout, everything.generated, config, thresholds, SHOWN
+        pairs[0],
+        everything.training,
+        holdout,
+        everything.generated,
+        terms.config,
+        terms.thresholds,
+        SHOWN,
     )
-    metrics[Axis.COPIES].append(copies.rate)
+    space = _identity(training, terms.seed, tell)
+    again = memorisation.identity_copies(space, pairs[0], sides, terms.config, terms.thresholds)
+    if everything.is_more_than(sides):
+        limits.append(THINNED.format(most=terms.config.max_images))
+    metrics[Axis.COPIES] += [copies.rate, again.rate]
     tell("asking whether the images tell who was trained on")
-    metrics[Axis.DISCLOSURE] += memorisation.disclosure(
-        spaces[-1], pairs[0], config, thresholds, seed
-    )
-    if everything.checkpoint is not None:
-        overfit, unknown = discriminator.measure(
-            everything.checkpoint, training, holdout, pairs[0], terms
-        )
-        metrics[Axis.DISCLOSURE] += overfit
-        limits += unknown
+    overfit, unknown = _disclosure(spaces[_ANATOMY], pairs[0], sides, everything.checkpoint, terms)
+    metrics[Axis.DISCLOSURE] += overfit
     tell("judging each image")
-    judged = _judged(extractors[0], spaces[0], everything, copies.correlations)
+    is_copy = ~np.isnan(copies.correlations)
+    is_copy[everything.kept] |= again.flags
+    judged = _judged(spaces[0], everything, copies.correlations, is_copy)
     verdicts = {axis: axis_verdict(found) for axis, found in metrics.items()}
-    if config.profile is ReportProfile.DEEP:
-        is_flagged = judged.is_flagged[everything.kept]
-        worth = utility.measure(sides, pairs, is_flagged, terms, tell)
+    if terms.config.profile is ReportProfile.DEEP:
+        worth = utility.measure(sides, pairs, judged.is_flagged[everything.kept], terms, tell)
         metrics |= {Axis.UTILITY: worth.metrics}
         verdicts |= worth.verdicts
-    every = [metric for found in metrics.values() for metric in found]
     return Findings(
         verdicts,
-        every,
-        limits,
-        [one.space for one in spaces],
-        _some(generated, names, seed),
+        [metric for found in metrics.values() for metric in found],
+        limits + unknown,
+        [*(one.space for one in spaces), space.name],
+        _some(generated, terms),
         _beside(everything.training, everything.generated.images[copies.closest]),
         judged,
         explanations,
@@ -174,6 +176,8 @@ def measure(
     )
 
 
+_ANATOMY = 1
+"""Among the spaces: the one that sees most of it."""
 _MEASURED = (Axis.SPECTRUM, Axis.FIDELITY, Axis.DIVERSITY, Axis.COPIES, Axis.DISCLOSURE)
 
 
@@ -196,24 +200,23 @@ def _lacking(sides: tuple[Side, Side, Side]) -> str | None:
     return "; ".join(found) or None
 
 
-def _pairs(
-    sides: tuple[Side, Side, Side], names: Sequence[str], draws: int, seed: int
-) -> list[Sides]:
+def _pairs(sides: tuple[Side, Side, Side], terms: Terms) -> list[Sides]:
     """Pair all images first, and then those of each label that real images have on both sides."""
 
     def rows(side: Side, label: int | None) -> Rows:
         return np.arange(len(side)) if label is None else np.flatnonzero(side.labels == label)
 
+    draws, seed = terms.config.draws, terms.seed
     found = [pair(None, sides, [rows(side, None) for side in sides], draws, [seed, 0])]
-    for number, name in enumerate(names):
+    for number, name in enumerate(terms.names):
         chosen = [rows(side, number) for side in sides]
-        if len(names) > 1 and len(chosen[0]) and len(chosen[1]):
+        if len(terms.names) > 1 and len(chosen[0]) and len(chosen[1]):
             found.append(pair(name, sides, chosen, draws, [seed, 1 + number]))
     return found
 
 
-def _some(side: Side, names: Sequence[str], seed: int) -> list[tuple[str, NDArray[np.uint8]]]:
-    random = np.random.default_rng([seed, 4])
+def _some(side: Side, terms: Terms) -> list[tuple[str, NDArray[np.uint8]]]:
+    random, names = np.random.default_rng([terms.seed, 4]), terms.names
     rows = [random.permutation(np.flatnonzero(side.labels == one)) for one in range(len(names))]
     return [
         (name, side.images[row[:SHOWN]]) for name, row in zip(names, rows, strict=True) if len(row)
@@ -239,12 +242,62 @@ def _everything(sides: tuple[Side, Side, Side]) -> Everything:
 
 
 def _judged(
-    extractor: Extractor, described: Described, everything: Everything, correlations: Floats
+    described: Described, everything: Everything, correlations: Floats, is_copy: NDArray[np.bool_]
 ) -> Judged:
     made = described.generated
     if len(everything.generated) > len(made):
-        made = described.scale.apply(features(extractor, everything.generated.images))
-    return images.judge(described, made, everything.generated, everything.real, correlations)
+        made = described.scale.apply(features(Texture(), everything.generated.images))
+    return images.judge(
+        described, made, everything.generated, everything.real, correlations, is_copy
+    )
+
+
+def _powers(sides: Sequence[Side]) -> tuple[Floats, Floats, Floats, Floats]:
+    training, holdout, generated, fault = (powers(one.images) for one in sides)
+    return training, holdout, generated, fault
+
+
+def _spaces(
+    sides: tuple[Side, Side, Side], blurred: Side, terms: Terms, tell: Steps
+) -> tuple[list[Described], list[str]]:
+    """Describe the images in our own spaces, then in those of the operator that can be used."""
+    extractors, limits = _extractors()
+    found = []
+    for extractor in extractors:
+        tell(f"describing the images in {extractor.name}")
+        found.append(_described(extractor, sides, blurred))
+    for path in terms.encoders:
+        tell(f"describing the images by the encoder {path.stem}")
+        try:
+            found.append(_described(OnnxSpace.load(path), sides, blurred))
+        except encoder.EncoderError as error:
+            limits.append(LEFT_OUT.format(name=path.stem, why=error))
+    return found, limits
+
+
+def _compare(
+    described: Described, sides: Sides, terms: Terms
+) -> tuple[list[Metric], list[Metric], list[Explanation]]:
+    """Return the metrics of fidelity and of diversity, and what gives generated images away."""
+    config, seed = terms.config, terms.seed
+    near, spread = fidelity.measure(described, sides, config, terms.thresholds, seed)
+    told, explained = explaining.measure(described, sides, config, seed)
+    return near + told, [*spread, variety.vendi(described, sides, config, seed)], explained
+
+
+def _disclosure(
+    described: Described,
+    pooled: Sides,
+    sides: tuple[Side, Side, Side],
+    checkpoint: Path | None,
+    terms: Terms,
+) -> tuple[list[Metric], list[str]]:
+    """Attack by the images, and by the discriminator where it is here; say where it is not."""
+    found = memorisation.disclosure(described, pooled, terms.config, terms.thresholds, terms.seed)
+    if checkpoint is None:
+        return found, []
+    overfit, unknown = discriminator.measure(checkpoint, sides[0], sides[1], pooled, terms)
+    return found + overfit, unknown
 
 
 def _is_comparable(sides: Sides) -> bool:
@@ -287,9 +340,19 @@ def _extractors() -> tuple[list[Extractor], list[str]]:
     return [Texture(), encoder.Encoder(path)], []
 
 
+def _identity(training: Side, seed: int, tell: Steps) -> Extractor:
+    """Learn who is who; training is told of, and may be stopped, `IDENTITY_PARTS` times."""
+
+    def at(step: int) -> None:
+        if step % (identity.STEPS // IDENTITY_PARTS) == 0:
+            tell(f"learning to find copies: {step / identity.STEPS:.0%}")
+
+    return identity.Identity.train(training.images, seed, at)
+
+
 def _described(extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Side) -> Described:
     """Describe every side, on the scale of all that are images of somebody or claim to be."""
-    found = [features(extractor, side.images) for side in (*sides, blurred)]
+    found = describe(extractor, *(side.images for side in (*sides, blurred)))
     scale = Scale.of(np.concatenate(found[:3]))
     training, holdout, generated, fault = (scale.apply(one) for one in found)
     return Described(

@@ -75,7 +75,7 @@ _GATES = {
 GENERATED_TITLE = "SYNTHETIC images, chosen at random"
 CLOSEST_TITLE = "SYNTHETIC images that resemble a training image most, above those (PATIENT images)"
 _COPIED = ("exact_copies", "mirrored_copies")
-_STEPS = {ReportProfile.QUICK: 4, ReportProfile.STANDARD: 10, ReportProfile.DEEP: 17}
+_STEPS = {ReportProfile.QUICK: 4, ReportProfile.STANDARD: 15, ReportProfile.DEEP: 22}
 
 
 def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, JsonValue]:
@@ -92,7 +92,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     plots.mkdir(parents=True, exist_ok=True)
     pack = open_pack(run_dir / spec.packed)
     is_standard = spec.config.profile is not ReportProfile.QUICK
-    tell = _Steps(progress, _STEPS[spec.config.profile])
+    tell = _Steps(progress, _STEPS[spec.config.profile] + is_standard * len(spec.encoders))
     tell("reading the real images")
     real = integrity.RealPixels.of(reading.images(pack, TRAIN), reading.images(pack, HOLDOUT))
     tell("reading the generated images")
@@ -146,7 +146,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         counts=_counts(training, holdout, generated, pixels),
         image_size_px=pack.side_px,
         dataset_digest=pack.digest,
-        software=_software(),
+        software=_software(found.spaces if found else []),
     )
     write_json(run_dir / "outputs" / "report.json", document.model_dump(mode="json"))
     tell("finished")
@@ -174,7 +174,8 @@ def _look_closer(
     sides = every.real(training), every.real(holdout), every.generated.take(made)
     checkpoint = None if spec.checkpoint is None else outputs.parent / spec.checkpoint
     everything = standard.Everything(every.training, every.generated, made, real, checkpoint)
-    terms = Terms(names, asked, spec.config, THRESHOLDS, spec.seed)
+    encoders = [Path(one) for one in spec.encoders]
+    terms = Terms(names, asked, spec.config, THRESHOLDS, spec.seed, encoders)
     found = standard.measure(sides, terms, tell, everything)
     if found.judged is not None:
         every.write_samples(outputs / "samples.csv", found.judged)
@@ -286,6 +287,8 @@ def _counts(
     )
 
 
-def _software() -> dict[str, str]:
-    packages = ("numpy", "pillow", "safetensors", "matplotlib", "scipy", "torch")
+def _software(spaces: list[str]) -> dict[str, str]:
+    packages = ["numpy", "pillow", "safetensors", "matplotlib", "scipy", "torch"]
+    if any(name.startswith("onnx:") for name in spaces):
+        packages.append("onnxruntime")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}

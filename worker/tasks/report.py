@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 from typing import cast
 
 from sqlalchemy.orm import Session
@@ -56,6 +57,7 @@ def measure(parts: Parts, job_id: str) -> None:
             asked=made.asked,
             limits=made.limits,
             checkpoint=CHECKPOINT if has_judge else None,
+            encoders=_encoders(parts.settings.encoders),
             threads=parts.settings.threads,
         )
         run_child(run, Kind.REPORT, spec)
@@ -95,3 +97,11 @@ def _generated(session: Session, row: Report, dataset: Dataset) -> _Generated:
         reports.limits(generator, dataset),
         checkpoint.prefix if has_state else None,
     )
+
+
+def _encoders(folder: Path | None) -> tuple[str, ...]:
+    """Return the ONNX files in the operator's folder; the process judges them, one by one."""
+    if folder is None:
+        return ()
+    found = sorted(path for path in folder.resolve().iterdir() if path.suffix == ".onnx")
+    return tuple(str(path) for path in found)

@@ -4,7 +4,8 @@ An image goes the same way whichever side it comes from: saved as 8 bits, read b
 [0, 1]. A space sees each image alone: neither batch size nor order changes a feature.
 """
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -34,14 +35,34 @@ class Space(Protocol):
 
 def features(space: Space, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Return the features `(N, D)` of `(N, S, S) uint8`, a batch at a time; `(0, 0)` for none."""
-    batches = list(_batches(space, images))
-    return np.concatenate(batches) if batches else np.empty((0, 0))
+    return describe(space, images)[0]
 
 
-def _batches(space: Space, images: NDArray[np.uint8]) -> Iterator[NDArray[np.float64]]:
+def describe(space: Space, *sets: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+    """Return the features of each set, as `features` does.
+
+    Equal images, also of two sets, are described once, and have equal features to the last bit.
+    """
+    place: dict[bytes, int] = {}
+    distinct: list[NDArray[np.uint8]] = []
+    rows: list[list[int]] = []
+    for images in sets:
+        rows.append([])
+        for image in images:
+            digest = hashlib.sha256(image.tobytes()).digest()
+            if digest not in place:
+                place[digest] = len(distinct)
+                distinct.append(image)
+            rows[-1].append(place[digest])
+    batches = list(_batches(space, distinct))
+    found = np.concatenate(batches) if batches else np.empty((0, 0))
+    return [found[np.array(row, np.int64)] for row in rows]
+
+
+def _batches(space: Space, images: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.float64]]:
     with torch.inference_mode():
         for first in range(0, len(images), BATCH):
-            batch = torch.from_numpy(images[first : first + BATCH].copy())
+            batch = torch.from_numpy(np.stack(images[first : first + BATCH]))
             found: NDArray[np.float64] = space(batch[:, None].float() / 255).double().numpy()
             yield found
 

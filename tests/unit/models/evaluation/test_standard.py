@@ -1,12 +1,16 @@
 """What the standard profile says of unseen images and of known faults, on drawn heads."""
 
+import hashlib
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
+from scipy.ndimage import rotate
 
-from models.config import ReportConfig
+from models.config import EncoderConfig, ReportConfig
 from models.data.phantom import CLASSES, draw_patient, load_head
 from models.evaluation import standard
 from models.evaluation.halves import Side, Terms
@@ -15,7 +19,8 @@ from models.evaluation.integrity import RealPixels
 from models.evaluation.report import Axis, Light, Metric
 from models.evaluation.standard import Everything, Findings
 from models.evaluation.thresholds import THRESHOLDS
-from models.metrics.spaces import encoder
+from models.metrics.spaces import encoder, identity
+from models.metrics.spaces.identity import Identity
 
 SIDE_PX = 64
 CONFIG = ReportConfig.model_validate(
@@ -32,7 +37,11 @@ TRAINING, UNSEEN, PERFECT = (60, 30, 90)
 
 
 class Silent:
-    def __call__(self, message: str) -> None: ...
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def __call__(self, message: str) -> None:
+        self.told.append(message)
 
     def check(self) -> None: ...
 
@@ -58,6 +67,22 @@ def draw_heads(seed: int) -> Heads:
         sides.append(Side(np.stack(images), of_patient % 3, of_patient))
         first += patients
     return sides[0], sides[1], sides[2]
+
+
+@pytest.fixture(scope="module")
+def learnt(heads: Heads) -> Identity:
+    """Return the space of copies of the training images, from less training than it gets."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identity, "STEPS", 200)
+        return Identity.train(heads[0].images, 0)
+
+
+@pytest.fixture(autouse=True)
+def learn_once(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, learnt: Identity
+) -> None:
+    if "slow" not in request.keywords:
+        monkeypatch.setattr(standard, "_identity", lambda _training, _seed, _tell: learnt)
 
 
 @pytest.fixture
@@ -98,7 +123,8 @@ def test_unseen_images_are_not_red(heads: Heads, judge: Callable[..., Findings])
     assert lights(found)[Axis.SPECTRUM] is Light.GREEN
     assert len(found.explanations) <= 2
     assert found.limits == [standard.NO_ENCODER]
-    assert found.spaces == ["texture-v1", "randconv-v1"]
+    assert found.spaces == ["texture-v1", "randconv-v1", "identity-v1"]
+    assert the(found, "identity_copy_rate", "identity-v1").verdict is not Light.RED
 
 
 def test_unseen_real_images_offered_as_generated_are_not_red(
@@ -116,6 +142,32 @@ def test_training_images_offered_as_generated_are_red(
     assert lights(found)[Axis.COPIES] is Light.RED
     assert lights(found)[Axis.DISCLOSURE] is Light.RED
     assert the(found, "copy_rate", "pixels").value == 1
+    assert the(found, "identity_copy_rate", "identity-v1").value == 1
+    assert the(found, "identity_copy_rate", "identity-v1").verdict is Light.RED
+
+
+def test_some_turned_copies_are_no_longer_green(
+    heads: Heads, judge: Callable[..., Findings]
+) -> None:
+    rng = np.random.default_rng(0)
+    images = heads[2].images.copy()
+    chosen = range(0, len(images), 7)
+    for row in chosen:
+        turned = rotate(heads[0].images[row], rng.uniform(8, 12), reshape=False, order=1)
+        images[row] = turned[:, :: rng.choice([1, -1])]
+    usual = the(judge(heads[2].images), "identity_copy_rate", "identity-v1").value or 0
+    found = the(judge(images), "identity_copy_rate", "identity-v1")
+    assert found.verdict in {Light.AMBER, Light.RED}
+    assert (found.value or 0) > usual + 0.4 * len(chosen) / len(images)
+
+
+def test_learning_is_told_of_in_parts(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+    monkeypatch.setattr(identity, "STEPS", 10)
+    steps = Silent()
+    standard._identity(heads[0], 0, steps)
+    assert len(steps.told) == standard.IDENTITY_PARTS
+    assert steps.told[-1] == "learning to find copies: 80%"
 
 
 def test_some_shifted_mirrored_and_noisy_copies_are_red(
@@ -298,6 +350,47 @@ def test_each_image_is_judged(heads: Heads, judge: Callable[..., Findings]) -> N
     assert judged.flags[6] == (LOW_REALISM,)
     assert judged.is_flagged.mean() < 0.25
     assert np.isnan(judged.correlation).sum() > 80
+
+
+def write_encoder(folder: Path, name: str, digest: str | None = None) -> Path:
+    """Write an encoder that knows the mean of each quarter of an image."""
+    quarter = SIDE_PX // 2
+    nodes = [
+        helper.make_node(
+            "AveragePool", ["x"], ["m"], kernel_shape=[quarter] * 2, strides=[quarter] * 2
+        ),
+        helper.make_node("Flatten", ["m"], ["y"]),
+    ]
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 1, SIDE_PX, SIDE_PX])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+    graph = helper.make_graph(nodes, "quarters", [x], [y])
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    path = folder / f"{name}.onnx"
+    path.write_bytes(made.SerializeToString())
+    config = EncoderConfig(
+        sha256=digest or hashlib.sha256(path.read_bytes()).hexdigest(),
+        channels=1,
+        input_px=SIDE_PX,
+        mean=(0.0,),
+        std=(1.0,),
+    )
+    path.with_suffix(".json").write_text(config.model_dump_json())
+    return path
+
+
+def test_encoders_of_the_operator_are_compared_in_or_left_out(
+    heads: Heads, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    good, bad = write_encoder(tmp_path, "good"), write_encoder(tmp_path, "bad", "0" * 64)
+    terms, steps = Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0, [good, bad]), Silent()
+    found = standard.measure(heads, terms, steps)
+    (own,) = (name for name in found.spaces if name.startswith("onnx:good@"))
+    assert the(found, "kernel_distance", own).verdict is not Light.RED
+    assert the(found, "coverage", own, CLASSES[0]).value is not None
+    assert the(found, "closer_to_training", "randconv-v1").value is not None
+    assert any("bad was left out: bad.onnx has the SHA-256" in limit for limit in found.limits)
+    assert sum("by the encoder" in message for message in steps.told) == 2
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from PIL import Image
 
 from models.config import ReportProfile
 from models.data.packing import PackWriter
+from models.evaluation import suite
 from models.evaluation.figures import draw_intensity
 from models.evaluation.report import Axis, Light, ReportDocument
 from models.evaluation.suite import report
-from models.metrics.spaces import encoder
+from models.metrics.spaces import encoder, identity
 from models.progress import Silent, Stopped
 from models.run_folder import ReportSpec, UserError
 
@@ -102,6 +104,7 @@ def test_one_network_for_all_labels_can_be_red_too(tmp_path: Path) -> None:
 
 def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "find", lambda: None)
+    monkeypatch.setattr(identity, "STEPS", 10)
     config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD})
     write_pack(tmp_path, pictures(240, 0))
     write_generated(tmp_path, np.concatenate([pictures(80, 1), pictures(240, 0)[:1]]))
@@ -114,13 +117,34 @@ def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.Monk
     assert document.verdicts[Axis.COPIES].verdict is Light.RED
     assert "equal a training image" in document.verdicts[Axis.COPIES].reason
     assert document.uses.share.verdict is Light.RED
-    assert document.spaces == ["texture-v1", "randconv-v1"]
+    assert document.spaces == ["texture-v1", "randconv-v1", "identity-v1"]
     assert {metric.space for metric in document.metrics} >= {"spectrum", "pixels", "texture-v1"}
     assert {"permutation_p", "c2st_auc", "vendi_ratio", "ms_ssim"} <= {
         m.id for m in document.metrics
     }
     plots = {path.stem for path in (tmp_path / "outputs/plots").iterdir()}
     assert plots == {"closest", "generated", "intensity", "metrics", "spectrum"}
+
+
+def test_every_step_of_a_standard_report_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    monkeypatch.setattr(identity, "STEPS", 10)
+    told: list[dict[str, object]] = []
+
+    class Telling(Silent):
+        def event(self, kind: str, data: Mapping[str, object]) -> None:
+            told.append({"kind": kind, **data})
+
+    config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD})
+    spec = SPEC.model_copy(update={"config": config, "encoders": ("/x.onnx",)})
+    write_pack(tmp_path, pictures(90, 0))
+    write_generated(tmp_path, pictures(20, 1))
+    report(tmp_path, spec, Telling())
+    assert [one["step"] for one in told] == list(range(len(told)))
+    assert told[-1]["message"] == "finished"
+    assert told[-1]["fraction"] == 1
 
 
 def test_same_seed_gives_the_same_report(tmp_path: Path) -> None:
@@ -243,3 +267,8 @@ def test_stop_is_obeyed(tmp_path: Path, spec: ReportSpec) -> None:
 def test_figure_without_rows_says_so(tmp_path: Path) -> None:
     draw_intensity(tmp_path / "x.png", [], [], 0)
     assert (tmp_path / "x.png").stat().st_size > 0
+
+
+def test_the_runtime_of_encoders_is_named_where_one_was_used() -> None:
+    assert "onnxruntime" in suite._software(["texture-v1", "onnx:own@0123456789ab"])
+    assert "onnxruntime" not in suite._software(["texture-v1"])

@@ -5,11 +5,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
+from torch import Tensor
 
 from models.data.phantom import write_phantom
 from models.metrics.kernel import distance, grams
 from models.metrics.spaces.encoder import Encoder, EncoderError, find
-from models.metrics.spaces.space import Scale, Space, features, standardise
+from models.metrics.spaces.space import Scale, Space, describe, features, standardise
 from models.metrics.spaces.texture import Texture
 
 Pictures = NDArray[np.uint8]
@@ -146,6 +147,27 @@ def test_names_and_widths(encoder: Encoder, side_px: int) -> None:
 
 def test_no_image_no_features(space: Space) -> None:
     assert features(space, np.empty((0, 64, 64), np.uint8)).shape[0] == 0
+
+
+def test_equal_images_are_described_once(slices: Pictures) -> None:
+    class Counting(Texture):
+        count = 0
+
+        def __call__(self, images: Tensor) -> Tensor:
+            self.count += len(images)
+            return super().__call__(images)
+
+    space = Counting()
+    first, second = describe(space, slices[[0, 1, 0]], slices[[2, 1]])
+    assert space.count == 3
+    assert (first[2] == first[0]).all()
+    assert (first[1] == second[1]).all()
+    np.testing.assert_allclose(second[0], features(Texture(), slices[[2]])[0], atol=2e-4)
+
+
+def test_an_empty_set_beside_another_has_no_features(slices: Pictures) -> None:
+    empty, one = describe(Texture(), slices[:0], slices[:1])
+    assert (empty.shape, one.shape) == ((0, 155), (1, 155))
 
 
 def test_encoder_knows_what_is_in_a_photograph(encoder: Encoder, slices: Pictures) -> None:
