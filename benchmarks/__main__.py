@@ -6,7 +6,7 @@ import platform
 import tempfile
 from pathlib import Path
 
-from benchmarks import ingest, ingest_memory, latency, load, sampling, upload
+from benchmarks import ingest, ingest_memory, latency, load, metrics, report, sampling, upload
 
 AIMS = {
     "upload": 0.8,
@@ -16,6 +16,7 @@ AIMS = {
     "sampling": 0.7,
     "sampling of all labels": 0.8,
     "latency": 3,
+    "metrics": 1,
 }
 """At least; but memory and the latency of a small batch are to be at most this."""
 
@@ -42,10 +43,15 @@ def main() -> None:
             "sampling": sampling.measure(dataset, threads=cores),
             "sampling of all labels": sampling.measure(dataset, "cpu-64", threads=cores),
             "latency": latency.measure(),
+            "metrics": metrics.measure(),
         }
     for name, figures in found.items():
         print(f"\n{name}: ratio {figures['ratio']:.2f}, aim {AIMS[name]}")
         for figure, value in figures.items():
+            print(f"  {figure:30} {value:12.2f}")
+    print("\nreports: 180 s for 1,000, 2,048 MiB for 10,000")
+    for count in report.COUNTS:
+        for figure, value in report.measure(count).items():
             print(f"  {figure:30} {value:12.2f}")
     print("\nload: no server error, reads' p99 below 1,000 ms")
     for figure, value in load.measure().items():

@@ -22,7 +22,7 @@ from models.config import ReportConfig, ReportProfile
 from models.data.packing import HOLDOUT, TRAIN, PackWriter
 from models.run_folder import ReportSpec
 
-COUNTS = (1_000, 4_000)
+COUNTS = (200, 1_000, 4_000, 10_000)
 _REAL_SHARE = 1.3
 _SIDE_PX, _GRID, _SLICES = 128, 9, 4
 _HOLDOUT = 3

@@ -50,6 +50,10 @@ THINNED = (
     "Everything but gray levels and copies was measured on at most {most} images of a side, drawn "
     "by chance."
 )
+TOO_GOOD = (
+    "Suspiciously good: nearer to the training images than unseen real images ever are (kernel "
+    "distance in {space}), and copies are not ruled out. A generator that memorises looks so."
+)
 LEFT_OUT = "The operator's encoder {name} was left out: {why}."
 SHOWN = 10
 """Images of each row of a figure."""
@@ -159,6 +163,7 @@ def measure(
     is_copy[everything.kept] |= again.flags
     judged = _judged(spaces[0], everything, copies.correlations, is_copy)
     verdicts = {axis: axis_verdict(found) for axis, found in metrics.items()}
+    limits += _too_good(metrics[Axis.FIDELITY], verdicts[Axis.COPIES])
     if terms.config.profile is ReportProfile.DEEP:
         worth = utility.measure(sides, pairs, judged.is_flagged[everything.kept], terms, tell)
         metrics |= {Axis.UTILITY: worth.metrics}
@@ -250,6 +255,19 @@ def _judged(
     return images.judge(
         described, made, everything.generated, everything.real, correlations, is_copy
     )
+
+
+def _too_good(fidelity: Sequence[Metric], copies: Verdict) -> list[str]:
+    """Warn where images are nearer to training images than real ones can be."""
+    if copies.verdict not in {Light.AMBER, Light.RED}:
+        return []
+    spaces = [
+        one.space
+        for one in fidelity
+        if one.id == "kernel_distance" and one.label is None and one.ci and one.floor
+        if one.ci[1] < one.floor.q05
+    ]
+    return [TOO_GOOD.format(space=", ".join(spaces))] if spaces else []
 
 
 def _powers(sides: Sequence[Side]) -> tuple[Floats, Floats, Floats, Floats]:

@@ -83,7 +83,9 @@ def _generated(session: Session, row: Report, dataset: Dataset) -> _Generated:
         assert row.image_size is not None, "a report about a dataset has one"
         pack = datasets.pack(synthetic, row.image_size)
         limits = reports.limits_of_dataset(synthetic, cast("int", pack["count"]))
-        return _Generated(PACK, str(pack["key"]), row.image_size, None, limits, None)
+        return _Generated(
+            PACK, str(pack["key"]), row.image_size, tuple(synthetic.labels), limits, None
+        )
     batch = session.get_one(SampleBatch, row.sample_batch_id)
     generator = session.get_one(Generator, batch.generator_id)
     checkpoint = session.get_one(Checkpoint, batch.checkpoint_id)

@@ -142,6 +142,7 @@ def test_training_images_offered_as_generated_are_red(
     assert lights(found)[Axis.COPIES] is Light.RED
     assert lights(found)[Axis.DISCLOSURE] is Light.RED
     assert the(found, "copy_rate", "pixels").value == 1
+    assert any(limit.startswith("Suspiciously good") for limit in found.limits)
     assert the(found, "identity_copy_rate", "identity-v1").value == 1
     assert the(found, "identity_copy_rate", "identity-v1").verdict is Light.RED
 
