@@ -238,6 +238,8 @@ def _rows(content: bytes) -> Iterable[tuple[int, dict[str, str]]]:
     reader = csv.reader(io.StringIO(text, newline=""), dialect, strict=True)
     try:
         names = [name.strip().lower() for name in next(reader, [])]
+        if "image" not in names:  # as the manifests of our own batches call it
+            names = ["image" if name == "file" else name for name in names]
         if "image" not in names or len(set(names)) != len(names):
             known = ", ".join(COLUMNS)
             raise _bad(1, f"its columns need `image`, once, and may be {known}")

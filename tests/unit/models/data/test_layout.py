@@ -102,6 +102,11 @@ def test_the_manifest_nearest_to_the_root_counts() -> None:
     assert find_manifest(["manifest.csv.png"]) is None
 
 
+def test_the_manifest_of_a_batch_of_ours_is_understood() -> None:
+    text = "file,label,index,seed,sha256\nx/c.png,glioma,0,7,\n"
+    assert by_manifest(text).part("m/x/c.png").label == "glioma"
+
+
 def test_what_a_manifest_lists_counts_and_nothing_else() -> None:
     digest = hashlib.sha256(b"").hexdigest()
     layout = by_manifest(
