@@ -14,8 +14,8 @@ MOST_OF_FLOOR = 1.5
 LEAST_RECALL = 0.05
 """Smallest share of unseen images that have a generated one in their neighbourhood."""
 
-MOST_HIGH_FREQUENCY_DB = 5.0
-"""Most that the power at the highest frequencies may differ: a mesh has more, a blur less."""
+MOST_HIGH_FREQUENCY_DB = 6.0
+"""Most that the power at the highest frequencies may differ, a factor of four: a mesh has more."""
 LEAST_CONTRAST = 0.25
 """Least distance between the images of two labels, as a share of that of training images."""
 
