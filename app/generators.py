@@ -241,6 +241,13 @@ def judged(session: Session, row: Generator, checkpoint_id: str | None = None) -
     return release.judge(point.values) if point else None
 
 
+def ended_by(row: Generator) -> str | None:
+    """Return the rule that ended the training before its time; None if it ran to its end."""
+    progress = row.job.progress if row.job else None
+    rule = (progress or {}).get("ended_by")
+    return str(rule) if rule is not None else None
+
+
 def few_images(session: Session, row: Generator) -> dict[str, int]:
     """Return the labels with too few training images to be more than copies -> how many."""
     dataset = session.get(Dataset, row.dataset_id) if row.dataset_id else None

@@ -92,6 +92,10 @@ class Generator(BaseModel):
     release: Release | None = Field(
         description="Null where it was not measured: at first, and if it was imported."
     )
+    ended_by: str | None = Field(
+        description="The rule that ended its training early, such as `plateau` or `memorising`;"
+        " `job.progress.message` says at which step and why. Null if it ran to its end."
+    )
     origin: Origin | None = Field(description="What its archive said, if it was imported.")
     metrics: dict[str, float] = Field(description="The latest point of the history.")
     created_at: datetime
@@ -252,6 +256,7 @@ def generator(session: Session, row: tables.Generator, metrics: dict[str, float]
         images_seen=row.images_seen,
         best_checkpoint_id=row.best_checkpoint_id,
         release=_release(session, row),
+        ended_by=generators.ended_by(row),
         origin=Origin.model_validate(row.origin) if row.origin else None,
         metrics=metrics,
         created_at=row.created_at,
