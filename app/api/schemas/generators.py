@@ -161,7 +161,7 @@ class ForecastPreset(Preset):
 
 
 class Caution(BaseModel):
-    """Something about the dataset that makes a good result less likely."""
+    """Something about the dataset or the run that makes a good result less likely."""
 
     code: estimates.Code
     detail: str
@@ -226,12 +226,15 @@ def dry_run(
             seconds_unknown_because=found.unknown_because,
         )
 
+    expected = forecast(preset, config)
+    found = estimates.cautions_of_run(preset, config, expected.seconds)
+    found += estimates.cautions(dataset)
     return DryRun(
-        **dict(forecast(preset, config)),
+        **dict(expected),
         labels=labels,
         config=config,
         workers=_machines(machines),
-        warnings=[Caution(code=one.code, detail=one.detail) for one in estimates.cautions(dataset)],
+        warnings=[Caution(code=one.code, detail=one.detail) for one in found],
         presets={one.name: forecast(one, one.config) for one in PRESETS.values()},
     )
 
