@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from app.parts import Parts
-from app.tables import Job
+from app.tables import Dataset, Job
 
 Chain = dict[str, str]
 
@@ -28,3 +28,78 @@ def test_training_that_was_ended_early_says_by_which_rule(
     shown = api.get(path).json()
     assert (shown["ended_by"], shown["job"]["progress"]["eta"]) == ("plateau", None)
     assert shown["job"]["progress"]["message"] == "ended early"
+
+
+@pytest.fixture
+def refused(
+    api: httpx.Client, new_dataset: Callable[[str], str], tenant_id: str
+) -> Callable[..., str]:
+    """Ask for a generator and return why there is none."""
+    dataset_id = new_dataset(tenant_id)
+
+    def ask(preset: str, **config: object) -> str:
+        body = {"name": "x", "preset": preset, "dataset_id": dataset_id, "config": config}
+        answer = api.post("/v1/generators", json=body)
+        assert answer.status_code == 422, answer.text
+        return str(answer.json()["detail"])
+
+    return ask
+
+
+@pytest.fixture
+def hold(parts: Parts) -> Callable[..., None]:
+    """Let the dataset have so many training images of each label."""
+
+    def change(**train: int) -> None:
+        with parts.database.transaction() as session:
+            row = session.scalars(select(Dataset)).one()
+            row.labels = dict.fromkeys(train, 50)
+            row.splits = {"train": {label: count for label, count in train.items() if count}}
+
+    return change
+
+
+@pytest.mark.parametrize("preset", ["cpu-64", "demo"])
+def test_too_few_images_in_all_need_more_and_no_other_preset(
+    refused: Callable[..., str], hold: Callable[..., None], preset: str
+) -> None:
+    hold(glioma=2, none=1)
+    detail = refused(preset)
+    assert "there are 3 in all" in detail
+    assert "at least 8" in detail
+    assert "preset" not in detail
+
+
+def test_label_with_too_few_images_is_told_what_would_help(
+    refused: Callable[..., str], hold: Callable[..., None]
+) -> None:
+    hold(glioma=20, none=3)
+    detail = refused("demo")
+    assert "none (3)" in detail
+    assert "the preset cpu-64, or config.networks per_dataset" in detail
+    assert "glioma" not in detail
+
+
+def test_preset_that_would_not_help_is_not_named(
+    refused: Callable[..., str], hold: Callable[..., None]
+) -> None:
+    hold(glioma=20, none=0)
+    assert "cpu-64" not in refused("demo")
+    assert "no training images of none (0)" in refused("cpu-64")
+
+
+def test_unknown_knob_is_pointed_at_with_those_that_there_are(refused: Callable[..., str]) -> None:
+    detail = refused("cpu-64", **{"epochs": 5, "a/b": 1})
+    assert "/config/epochs: there is no such knob; there are architecture, augment" in detail
+    assert "total_images" in detail
+    assert "/config/a~1b:" in detail
+
+
+def test_bad_value_is_pointed_at(refused: Callable[..., str]) -> None:
+    assert refused("cpu-64", batch_size=1).startswith("/config/batch_size: ")
+    assert refused("cpu-64", race_images=100_000).startswith("/config: ")
+
+
+def test_another_architecture_is_another_preset(refused: Callable[..., str]) -> None:
+    detail = refused("cpu-64", architecture="dcgan")
+    assert detail.startswith("/config/architecture: it is hybrid in the preset cpu-64")
