@@ -156,6 +156,17 @@ def seal(
     row.notes = [*row.notes, *notes]
 
 
+def note_withheld(session: Session, claim: Claim, withheld: Mapping[str, int]) -> None:
+    """Record how many images of each label were withheld of a batch of which nothing is left.
+
+    Raises:
+        LeaseLostError: if the attempt no longer owns the job.
+    """
+    jobs.fence(session, claim)
+    row = session.get_one(SampleBatch, claim.resource_id)
+    row.withheld, row.withheld_by_label = sum(withheld.values()), dict(withheld)
+
+
 def archive_key(row: SampleBatch) -> str:
     """Return the key of the zip with the images.
 
