@@ -52,6 +52,13 @@ class NewGenerator(BaseModel):
     seed: Integer = Field(0, ge=0, le=2**53 - 1)
 
 
+class ClaimedRelease(BaseModel):
+    """What the release rule said where a generator was trained, by the words of its archive."""
+
+    is_passed: bool
+    reasons: list[str] = Field(description="Why not.")
+
+
 class Origin(BaseModel):
     """Where an imported generator comes from, by its own account."""
 
@@ -59,6 +66,11 @@ class Origin(BaseModel):
     dataset_kind: Literal["real", "synthetic"]
     images: dict[str, dict[str, int]] = Field(description="Split -> label -> images.")
     software: str
+    release: ClaimedRelease | None = Field(
+        None,
+        description="What the archive claims; nothing here has measured it, and nothing is decided"
+        " by it. Null if it claims nothing.",
+    )
     sha256: str = Field(description="Of its weights; this was checked.")
 
 
