@@ -20,6 +20,7 @@ from models.config import (
     HybridConfig,
     Preset,
 )
+from models.series import meaning
 
 GeneratorStatus = Literal[
     "queued", "training", "importing", "ready", "failed", "cancelled", "paused"
@@ -142,7 +143,10 @@ class History(BaseModel):
     step: list[int]
     images_seen: list[int]
     series: dict[str, list[float | None]] = Field(
-        description="For each label, `<label>/generator_loss`, `<label>/discriminator_loss`, ..."
+        description="By name: `<label>/<measure>`; of all labels together `all/<measure>`."
+    )
+    descriptions: dict[str, str] = Field(
+        description="What each of `series` measures, its unit and range, and which way is better."
     )
 
 
@@ -308,4 +312,5 @@ def history(points: list[tables.HistoryPoint]) -> History:
         step=[point.step for point in points],
         images_seen=[point.images_seen for point in points],
         series={name: [point.values.get(name) for point in points] for name in names},
+        descriptions={name: text for name in names if (text := meaning(name))},
     )

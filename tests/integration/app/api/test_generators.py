@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from app.parts import Parts
-from app.tables import Dataset, Job
+from app.tables import Dataset, HistoryPoint, Job
 
 Chain = dict[str, str]
 
@@ -103,3 +103,13 @@ def test_bad_value_is_pointed_at(refused: Callable[..., str]) -> None:
 def test_another_architecture_is_another_preset(refused: Callable[..., str]) -> None:
     detail = refused("cpu-64", architecture="dcgan")
     assert detail.startswith("/config/architecture: it is hybrid in the preset cpu-64")
+
+
+def test_history_explains_its_series(api: httpx.Client, parts: Parts, path: str) -> None:
+    with parts.database.transaction() as session:
+        point = session.scalars(select(HistoryPoint)).one()
+        point.values = {"all/kid_noise": 2.0, "glioma/recall": 0.5, "all/right_pairs": 0.1}
+    shown = api.get(f"{path}/history").json()
+    assert shown["descriptions"].keys() == shown["series"].keys()
+    assert "standard deviation 25" in shown["descriptions"]["all/kid_noise"]
+    assert "Higher is better" in shown["descriptions"]["glioma/recall"]
