@@ -18,6 +18,7 @@ from app.api.routers import (
     api_keys,
     content,
     datasets,
+    docs,
     exports,
     generator_archives,
     generators,
@@ -76,6 +77,7 @@ def create_app(values: Settings | None = None) -> FastAPI:
         jobs.router,
         api_keys.router,
         health.router,
+        docs.router,
     ):
         app.include_router(router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way
