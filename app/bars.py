@@ -81,5 +81,7 @@ def _waiting(job: Resource) -> str:
     queue = job["queue"]
     if queue is None:
         return str(job["status"])
+    if queue["waiting_for"] == "starting":
+        return "starting"
     reason = "the workers are busy" if queue["waiting_for"] == "workers_busy" else "for a worker"
     return f"queued, {queue['position']} before it; {reason}"

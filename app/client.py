@@ -10,6 +10,7 @@ import httpx
 CHUNK_BYTES = 1 << 20
 POLL_S = 0.5
 PATIENCE_S = 30.0
+CANCEL_S = 5.0
 _AWAY = frozenset({502, 503, 504})
 Resource = dict[str, Any]
 
@@ -96,25 +97,23 @@ class Client:
                 for chunk in answer.iter_bytes(CHUNK_BYTES):
                     target.write(chunk)
 
-    def wait(self, path: str, on_job: Callable[[Resource], None]) -> Resource:
-        """Follow the job of a resource to its end and return the resource.
+    def cancel(self, path: str) -> bool:
+        """Ask for the end of a resource's job; return whether the service has taken it.
 
-        Ctrl-C cancels the job: whoever asked for it has left.
-
-        Raises:
-            ServiceError: if the job did not succeed.
+        It is asked once, with little patience: whoever cancels is on the way out.
         """
         try:
-            return self.follow(path, on_job)
-        except KeyboardInterrupt:
-            job = self.get(path)["job"]
-            self._http.post(f"/v1/jobs/{job['id']}/cancel")
-            raise
+            job = _json(self._http.get(path, timeout=CANCEL_S))["job"]
+            _json(self._http.post(f"/v1/jobs/{job['id']}/cancel", timeout=CANCEL_S))
+        except (httpx.TransportError, ServiceError):
+            return False
+        return True
 
     def follow(self, path: str, on_job: Callable[[Resource], None]) -> Resource:
-        """Do the same, but let the job go on when Ctrl-C ends the watch.
+        """Follow the job of a resource to its end and return the resource.
 
-        A service that is away for a while is asked again, for half a minute.
+        The job goes on when Ctrl-C ends the watch. A service that is away for a while is asked
+        again, for half a minute.
 
         Raises:
             ServiceError: if the job did not succeed, or a proxy says that the service is away.

@@ -1,4 +1,4 @@
-"""Say before a training what it will take, and what its dataset is too small or too mixed for."""
+"""Say before a training what it will take, and what its dataset or its length is too small for."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -10,6 +10,10 @@ from models import cost
 from models.config import MIN_VALIDATION_IMAGES, DCGANConfig, HybridConfig, Preset, ReportConfig
 
 FEW_GROUPS = 30
+LONG_S = 86_400
+"""A training that takes longer is asked about before it is begun."""
+SHORT_SHARE = 0.1
+"""Of the preset's length: less has hardly left the noise."""
 _UNKNOWN_PLANES = frozenset({"unknown", "others"})
 
 
@@ -25,7 +29,7 @@ class Estimate:
 
 
 class Code(StrEnum):
-    """What may be wrong with a dataset, though it can be trained on."""
+    """What may be wrong with a dataset or a configuration, though it can be trained on or with."""
 
     FEW_GROUPS = "few_groups"
     FEW_IMAGES = "few_images"
@@ -33,6 +37,9 @@ class Code(StrEnum):
     NO_VALIDATION = "no_validation"
     NO_HOLDOUT = "no_holdout"
     FEW_HOLDOUT_GROUPS = "few_holdout_groups"
+    LONG_RUN = "long_run"
+    SHORT_RUN = "short_run"
+    NO_SNAPSHOT = "no_snapshot"
 
 
 @dataclass(frozen=True)
@@ -68,6 +75,38 @@ def cautions(dataset: Dataset) -> list[Caution]:
     """Return what to think of before a training on a sealed dataset; the worst first."""
     found = [*_of_splits(dataset), *_of_labels(dataset), *_of_groups(dataset), *_of_planes(dataset)]
     return [Caution(code, detail) for code, detail in found]
+
+
+def cautions_of_run(
+    preset: Preset, config: DCGANConfig | HybridConfig, seconds: float | None
+) -> list[Caution]:
+    """Return what to think of before a run with `config`, which takes `seconds` if that is known.
+
+    It is not refused: who tries things out may want it so.
+    """
+    found = []
+    if seconds is not None and seconds > LONG_S:
+        detail = (
+            f"it will take about {seconds / LONG_S:.1f} days on the slowest worker that trains:"
+            " take a smaller preset (`presets` has the time of each), lower total_images, or train"
+            " on a GPU"
+        )
+        found.append(Caution(Code.LONG_RUN, detail))
+    usual, images = preset.config.total_images, config.total_images
+    if images < SHORT_SHARE * usual:
+        detail = (
+            f"total_images is {images:,}, and the preset {preset.name} is made for {usual:,}: with"
+            " less than a tenth the images will hardly have left the noise"
+        )
+        found.append(Caution(Code.SHORT_RUN, detail))
+    if config.snapshot_images > images:
+        detail = (
+            f"snapshot_images is {config.snapshot_images:,}, more than the {images:,} of the run:"
+            " its one checkpoint is its end, nothing can be chosen, and a run that is interrupted"
+            " begins anew; lower snapshot_images"
+        )
+        found.append(Caution(Code.NO_SNAPSHOT, detail))
+    return found
 
 
 def _of_splits(dataset: Dataset) -> list[tuple[Code, str]]:

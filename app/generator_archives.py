@@ -32,7 +32,9 @@ from models.exchange import (
     WEIGHTS,
     Description,
     Header,
+    Verdict,
     speakable,
+    verdict,
 )
 
 if TYPE_CHECKING:
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
 IMPORTED = "imported"
 """What stands for the preset of a generator that was trained elsewhere."""
-_NAME = "archive-2.zip"
+_NAME = "archive-3.zip"
 """Below a checkpoint; the number is raised when the same checkpoint would give other bytes."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 """The same checkpoint gives the same bytes."""
@@ -56,6 +58,7 @@ class Plan:
     images: dict[str, dict[str, int]]
     """Split -> label -> images."""
     metrics: dict[str, float]
+    release: Verdict | None
 
 
 def plan(session: Session, row: Generator, checkpoint: Checkpoint) -> Plan:
@@ -64,18 +67,20 @@ def plan(session: Session, row: Generator, checkpoint: Checkpoint) -> Plan:
     images: dict[str, dict[str, int]]
     if row.origin is not None:
         origin = Description.model_validate(row.origin)
-        kind, metrics = origin.dataset_kind, origin.metrics
+        kind, metrics, release = origin.dataset_kind, origin.metrics, origin.release
         images = {str(split): counts for split, counts in origin.images.items()}
     else:
         dataset = session.get_one(Dataset, row.dataset_id)
         kind, images = dataset.kind, dataset.splits
         metrics = generators.values_at(generators.history(session, row.id), checkpoint.step)
+        release = verdict(generators.judged(session, row, checkpoint.id))
     return Plan(
         key=f"{checkpoint.prefix}{_NAME}",
         weights_key=f"{checkpoint.prefix}{WEIGHTS}",
         dataset_kind=kind,
         images=images,
         metrics=speakable(metrics),
+        release=release,
     )
 
 
@@ -131,6 +136,7 @@ def _describe(storage: Storage, planned: Plan, size_bytes: int, digest: str) -> 
             "dataset_kind": planned.dataset_kind,
             "images": planned.images,
             "metrics": planned.metrics,
+            "release": planned.release,
             "software": f"Gliaforge {version('gliaforge')}",
         }
     )

@@ -80,14 +80,32 @@ def check(dataset: Dataset, config: DCGANConfig | HybridConfig) -> list[str]:
         labels, least, counted = sorted(dataset.labels), MIN_TRAINING_IMAGES, dict(train)
     else:
         labels, least, counted = [POOLED_LABEL], MIN_TRAINING_IMAGES, pooled
-    few = [label for label in labels if counted.get(label, 0) < least]
-    if few or sum(train.values()) < MIN_TRAINING_IMAGES:
+    total = sum(train.values())
+    if total < MIN_TRAINING_IMAGES:
         raise InvalidRequestError(
-            f"too few training images for {', '.join(few or labels)}: a network needs at least"
-            f" {MIN_TRAINING_IMAGES}, and each label one; upload more, or train one network on all"
-            " (the preset cpu-64, or config.networks per_dataset)"
+            f"too few training images: there are {total} in all, and a network needs at least"
+            f" {MIN_TRAINING_IMAGES}; upload more"
         )
+    few = {label: count for label in labels if (count := counted.get(label, 0)) < least}
+    if few:
+        raise InvalidRequestError(_too_few(few, least))
     return labels
+
+
+def _too_few(few: dict[str, int], least: int) -> str:
+    """Say which labels have too few of the images that are enough in all, and what would help."""
+    named = ", ".join(f"{label} ({count})" for label, count in few.items())
+    if least == 1:
+        return (
+            f"no training images of {named}: each label needs at least one; upload more of it, or"
+            " leave it out"
+        )
+    # The generator of all labels needs one of each.
+    other = "" if 0 in few.values() else " the preset cpu-64, or"
+    return (
+        f"too few training images of {named}: the network of a label needs at least {least};"
+        f" upload more, or train one network on all labels:{other} config.networks per_dataset"
+    )
 
 
 def training_pack_key(session: Session, row: Generator) -> str | None:
@@ -239,6 +257,13 @@ def judged(session: Session, row: Generator, checkpoint_id: str | None = None) -
         return None
     point = session.get(HistoryPoint, (shown.generator_id, shown.step))
     return release.judge(point.values) if point else None
+
+
+def ended_by(row: Generator) -> str | None:
+    """Return the rule that ended the training before its time; None if it ran to its end."""
+    progress = row.job.progress if row.job else None
+    rule = (progress or {}).get("ended_by")
+    return str(rule) if rule is not None else None
 
 
 def few_images(session: Session, row: Generator) -> dict[str, int]:

@@ -19,6 +19,7 @@ from app.api.routers import (
     content,
     curation,
     datasets,
+    docs,
     exports,
     generator_archives,
     generators,
@@ -78,6 +79,7 @@ def create_app(values: Settings | None = None) -> FastAPI:
         jobs.router,
         api_keys.router,
         health.router,
+        docs.router,
     ):
         app.include_router(router)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]  # FastAPI's documented way

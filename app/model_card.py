@@ -1,6 +1,6 @@
 """The card that leaves with a generator: what it is, what it has learnt from, and its limits."""
 
-from models.exchange import DESCRIPTION, WEIGHTS, Description
+from models.exchange import DESCRIPTION, WEIGHTS, Description, Verdict
 
 _SPLITS = ("train", "validation", "holdout")
 _KINDS = {
@@ -42,6 +42,10 @@ was never shown to it.
 
 {_table(("setting", "value"), _settings(described))}
 
+## Whether its images may be used
+
+{_verdict(described.release)}
+
 ## What was measured while it was trained
 
 {_metrics(described)}
@@ -56,6 +60,22 @@ was never shown to it.
 
 Written by {described.software}.
 """
+
+
+def _verdict(found: Verdict | None) -> str:
+    if found is None:
+        return (
+            "**Unknown**: how near its images are to unseen real ones was not measured of this"
+            " checkpoint."
+        )
+    if found.is_passed:
+        return (
+            "**Passed** by the release rule of where it was trained: its images are near enough to"
+            "\nunseen real ones, and not all alike. That keeps out noise and collapse; it says"
+            " nothing of anatomy."
+        )
+    reasons = "".join(f"\n- {reason}" for reason in found.reasons)
+    return f"**Not fit for use**, by the release rule of where it was trained:\n{reasons}"
 
 
 def _masks(described: Description) -> str:

@@ -3,8 +3,9 @@
 import base64
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
 
 def certificate(
@@ -58,6 +59,18 @@ def comparison(
     """
     page = _environment().get_template("comparison.html")
     return page.render(found, document=document, sides=sides)
+
+
+def docs(document: Mapping[str, Any]) -> str:
+    """Return an OpenAPI document as one page: operations by tag, then the schemas they name."""
+    tags: dict[str, list[dict[str, object]]] = {}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            shown = {**operation, "method": method.upper(), "path": path}
+            tags.setdefault(operation["tags"][0], []).append(shown)
+    # What a schema does not say is left out; there are too many things that one may say.
+    page = _environment().overlay(undefined=Undefined).get_template("docs.html")
+    return page.render(document, tags=tags)
 
 
 @lru_cache(maxsize=1)

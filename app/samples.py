@@ -22,6 +22,8 @@ from app.tables import Checkpoint, Generator, SampleBatch, SampleImage
 from models.config import SamplingConfig
 
 ROWS_AT_ONCE = 1000
+MOST_COLUMNS = 20
+"""Steps of a way that a preview shows side by side."""
 UNMEASURED = "how near they are to unseen real images was not measured of this checkpoint"
 NOT_COMPARED = "not compared with the training images: it may hold near copies of them"
 
@@ -38,6 +40,15 @@ class Wish:
     copies: bool | None = None
     """Withhold near copies of training images; None does where those are at hand."""
     image_format: str = "png"
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The images of a preview, row by row."""
+
+    images: tuple[SampleImage | None, ...]
+    """None where one was withheld."""
+    columns: int
 
 
 def create(
@@ -156,6 +167,17 @@ def seal(
     row.notes = [*row.notes, *notes]
 
 
+def note_withheld(session: Session, claim: Claim, withheld: Mapping[str, int]) -> None:
+    """Record how many images of each label were withheld of a batch of which nothing is left.
+
+    Raises:
+        LeaseLostError: if the attempt no longer owns the job.
+    """
+    jobs.fence(session, claim)
+    row = session.get_one(SampleBatch, claim.resource_id)
+    row.withheld, row.withheld_by_label = sum(withheld.values()), dict(withheld)
+
+
 def archive_key(row: SampleBatch) -> str:
     """Return the key of the zip with the images.
 
@@ -173,25 +195,31 @@ def file_name(label: str, label_index: int, step: int | None) -> str:
     return f"images/{label}/{label_index:06d}{suffix}.png"
 
 
-def images(session: Session, batch_id: str, *, after: int, limit: int) -> list[SampleImage]:
-    """Return up to `limit` + 1 images in order, from the index `after` + 1."""
-    return list(
-        session.scalars(
-            select(SampleImage)
-            .where(SampleImage.batch_id == batch_id, SampleImage.index > after)
-            .order_by(SampleImage.index)
-            .limit(limit + 1)
-        )
-    )
+def images(
+    session: Session, batch_id: str, *, after: int, limit: int, released: bool | None = None
+) -> list[SampleImage]:
+    """Return up to `limit` + 1 images in order, from the index `after` + 1.
+
+    Only those that were released, or withheld, where `released` says so.
+    """
+    query = select(SampleImage).where(SampleImage.batch_id == batch_id, SampleImage.index > after)
+    if released is not None:
+        query = query.where(SampleImage.released == released)
+    return list(session.scalars(query.order_by(SampleImage.index).limit(limit + 1)))
 
 
-def choose(session: Session, row: SampleBatch, count: int) -> list[SampleImage]:
+def choose(session: Session, row: SampleBatch, count: int) -> Choice:
     """Return the first images of each label in turn, up to `count` in all.
+
+    Of a batch of ways between two seeds, the first ways of each label in turn, one a row.
 
     Raises:
         NotReadyError: if the batch is not finished.
     """
     archive_key(row)
+    way = SamplingConfig.model_validate(row.config).interpolate
+    if way is not None:
+        return _ways(session, row, count, way.steps)
     turn = func.row_number().over(partition_by=SampleImage.label, order_by=SampleImage.index)
     chosen = session.scalars(
         select(SampleImage)
@@ -199,14 +227,38 @@ def choose(session: Session, row: SampleBatch, count: int) -> list[SampleImage]:
         .order_by(turn, SampleImage.label)
         .limit(count)
     )
-    return list(chosen)
+    found = tuple(chosen)
+    return Choice(found, max(1, min(5, len(found))))
 
 
-def preview(storage: Storage, row: SampleBatch, images: list[SampleImage]) -> bytes:
-    """Draw images with their labels, under a notice that they are synthetic."""
-    tiles = [Tile(_decode(storage.get(image_key(image))), image.label) for image in images]
-    title = f"{len(tiles)} of {row.released} images, seed {row.seed}"
-    return draw(tiles, title=title, columns=max(1, min(5, len(tiles))), synthetic=True)
+def _ways(session: Session, row: SampleBatch, count: int, steps: int) -> Choice:
+    """Return whole ways; of more steps than there is room for, some at equal distances.
+
+    What was withheld of a way leaves its place free.
+    """
+    columns = min(steps, count, MOST_COLUMNS)
+    shown = {round(place * (steps - 1) / max(columns - 1, 1)) for place in range(columns)}
+    found = session.scalars(
+        select(SampleImage)
+        .where(SampleImage.batch_id == row.id, SampleImage.step.in_(shown))
+        .order_by(SampleImage.label_index, SampleImage.label, SampleImage.step)
+        .limit(count // columns * columns)
+    )
+    return Choice(tuple(one if one.released else None for one in found), columns)
+
+
+def preview(storage: Storage, row: SampleBatch, choice: Choice) -> bytes:
+    """Draw images with their labels and steps, under a notice that they are synthetic."""
+    tiles = [None if one is None else _tile(storage, one) for one in choice.images]
+    way = SamplingConfig.model_validate(row.config).interpolate
+    seeds = f"seed {row.seed}" if way is None else f"seed {row.seed} to {way.to_seed}"
+    title = f"{len(tiles) - tiles.count(None)} of {row.released} images, {seeds}"
+    return draw(tiles, title=title, columns=choice.columns, synthetic=True)
+
+
+def _tile(storage: Storage, image: SampleImage) -> Tile:
+    caption = image.label if image.step is None else f"step {image.step}, {image.label}"
+    return Tile(_decode(storage.get(image_key(image))), caption)
 
 
 def image_key(image: SampleImage) -> str:

@@ -23,6 +23,8 @@ _CANDIDATES = 5
 class Wait(StrEnum):
     """What a queued job waits for."""
 
+    STARTING = "starting"
+    """A worker is free and takes it in a moment."""
     NO_WORKER = "no_worker"
     WORKERS_BUSY = "workers_busy"
     TENANT_LIMIT = "tenant_limit"
@@ -53,16 +55,28 @@ def place(session: Session, job: Job) -> Place:
     """Say where a queued job stands and what it waits for."""
     found = session.execute(_place_of(Kind(job.kind)), {"job_id": job.id}).one_or_none()
     if found is None:  # claimed just now
-        return Place(0, Wait.WORKERS_BUSY)
+        return Place(0, Wait.STARTING)
     if not found.is_ready:
         reason = Wait.RETRY_DELAY
     elif not found.may_start:
         reason = Wait.TENANT_LIMIT
-    elif not workers.listens(session, queue.QUEUES[TASKS[Kind(job.kind)]]):
-        reason = Wait.NO_WORKER
     else:
-        reason = Wait.WORKERS_BUSY
+        reason = _wait_for_worker(session, Kind(job.kind), found.position)
     return Place(found.position, reason)
+
+
+def _wait_for_worker(session: Session, kind: Kind, position: int) -> Wait:
+    """Say what a job that may start waits for, by the slots of the workers that take its kind.
+
+    They may take other kinds too, whose running jobs are then in their slots.
+    """
+    capacity = workers.capacity(session, queue.QUEUES[TASKS[kind]])
+    if not capacity.slots:
+        return Wait.NO_WORKER
+    kinds = [one for one, task in TASKS.items() if queue.QUEUES[task] in capacity.queues]
+    running = session.scalar(select(func.count()).where(Job.status.in_(OWNED), Job.kind.in_(kinds)))
+    is_free = capacity.slots - (running or 0) > position
+    return Wait.STARTING if is_free else Wait.WORKERS_BUSY
 
 
 def top_up(session: Session, sender: queue.Queue) -> int:

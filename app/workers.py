@@ -28,6 +28,16 @@ class Machine:
     """CPU cores that one of its processes uses."""
 
 
+@dataclass(frozen=True)
+class Capacity:
+    """What some workers can do together."""
+
+    slots: int
+    """Tasks at a time; 0 if there is no worker."""
+    queues: frozenset[str]
+    """All that any of them takes tasks of."""
+
+
 def sign(
     session: Session, name: str, queues: list[str], slots: int, machine: Machine | None = None
 ) -> None:
@@ -51,9 +61,11 @@ def sign_off(session: Session, name: str) -> None:
     session.execute(delete(Worker).where(Worker.name == name))
 
 
-def listens(session: Session, queue: str) -> bool:
-    """Tell whether a worker that is there takes tasks of `queue`."""
-    return session.scalars(select(Worker.name).where(*_takes(queue)).limit(1)).first() is not None
+def capacity(session: Session, queue: str) -> Capacity:
+    """Return what the workers that are there and take tasks of `queue` can do at a time."""
+    found = session.execute(select(Worker.slots, Worker.queues).where(*_takes(queue))).all()
+    queues = frozenset(name for row in found for name in row.queues)
+    return Capacity(sum(row.slots for row in found), queues)
 
 
 def machines(session: Session, queue: str) -> list[Machine]:

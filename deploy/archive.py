@@ -30,8 +30,9 @@ from models.exchange import (
     Description,
     Header,
     speakable,
+    verdict,
 )
-from models.release import DISTANCE
+from models.release import DISTANCE, judge
 from models.run_folder import TrainSpec, checkpoint_name
 
 Points = dict[int, dict[str, float]]
@@ -89,6 +90,7 @@ def describe(weights: Path, packed: Path, points: Points) -> Description:
         value_count = sum(prod(file.get_slice(name).get_shape()) for name in file.keys())  # noqa: SIM118 - it is no mapping
     with weights.open("rb") as content:
         digest = hashlib.file_digest(content, "sha256").hexdigest()
+    measured = points.get(header.step, {})
     return Description.model_validate(
         {
             **header.model_dump(),
@@ -96,7 +98,8 @@ def describe(weights: Path, packed: Path, points: Points) -> Description:
             "size_bytes": weights.stat().st_size,
             "value_count": value_count,
             "images": count_images(packed),
-            "metrics": speakable(points.get(header.step, {})),
+            "metrics": speakable(measured),
+            "release": verdict(judge(measured)),
             "software": f"Gliaforge {version('gliaforge')}",
         }
     )

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, Field
 
 from models.config import AnyTrainingConfig, Frozen
+from models.release import Release
 
 WEIGHTS, DESCRIPTION, CARD = "weights.safetensors", "config.json", "model_card.md"
 FORMAT_VERSION: Final = 1
@@ -43,6 +44,8 @@ def _measure(text: str) -> str:
 # Not by a pattern of pydantic's, whose engine has other letters than Python's.
 Label = Annotated[str, AfterValidator(_label)]
 Measure = Annotated[str, AfterValidator(_measure)]
+Reason = Annotated[str, Field(pattern=r"^[0-9A-Za-z ,.:;+-]{1,300}$")]
+"""Why a generator was not passed: a sentence without markup."""
 Split = Literal["train", "validation", "holdout"]
 Count = Annotated[int, Field(ge=0, le=MOST_IMAGES)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -59,6 +62,13 @@ class Header(Frozen):
     images_seen: int
     seed: int
     dataset_digest: str
+
+
+class Verdict(Frozen):
+    """What the release rule said of a checkpoint, where it was trained (see `models.release`)."""
+
+    is_passed: bool
+    reasons: tuple[Reason, ...] = Field((), max_length=10, description="Why not.")
 
 
 class Description(Header):
@@ -83,6 +93,7 @@ class Description(Header):
         max_length=2000,
         description="What the training measured at this step.",
     )
+    release: Verdict | None = Field(None, description="None where the checkpoint was not measured.")
     software: str = Field(
         pattern=r"^[0-9A-Za-z .+-]{1,64}$", description="Name and version of what wrote it."
     )
@@ -100,3 +111,8 @@ def speakable(values: Mapping[str, float]) -> dict[str, float]:
         for name, value in values.items()
         if _MEASURE.fullmatch(name) and math.isfinite(value)
     }
+
+
+def verdict(judged: Release | None) -> Verdict | None:
+    """Return what a description says of a judgement, or of none."""
+    return Verdict(is_passed=judged.is_passed, reasons=judged.reasons) if judged else None

@@ -26,7 +26,11 @@ _COLLAPSED_TICKS, _COLLAPSED_RECALL, _COLLAPSED_SPREAD = 3, 0.02, 0.5
 _LOST_LABEL = 0.25
 _BY_HEART, _BY_HEART_TICKS, _MOST_AUGMENTATION = 0.7, 5, 0.8
 _COPIED = 0.8
-_PLATEAU = 0.2
+_PLATEAU, _PLATEAU_TICKS = 0.2, 5
+"""Share of the run without progress, and how many measurements must lie in it.
+
+A short run is measured at its checkpoints alone: two of them show no plateau, however far apart.
+"""
 _PROGRESS = 0.1
 """Share by which a distance must shrink to count as nearer.
 
@@ -85,6 +89,7 @@ class GuardState(BaseModel):
     progress_kid: float = _UNKNOWN
     """The distance that has to be beaten by `_PROGRESS`, and where in the run it was reached."""
     progress_fraction: float = 0.0
+    ticks_since_progress: int = 0
     ticks_since_best: int = 0
     wins: int = 0
     collapsed_ticks: int = 0
@@ -123,8 +128,10 @@ def watch_tick(
     state.right_sum, state.right_steps = 0.0, 0
     kid = values["all/kid"]
     is_best = kid < state.best_kid
+    state.ticks_since_progress += 1
     if kid < state.progress_kid - _PROGRESS * abs(state.progress_kid):
         state.progress_kid, state.progress_fraction = kid, fraction
+        state.ticks_since_progress = 0
     if is_best:
         state.best_kid = kid
     state.ticks_since_best = 0 if is_best else state.ticks_since_best + 1
@@ -255,6 +262,11 @@ def _lost_labels(
 
 
 def _plateau(state: GuardState, fraction: float) -> Order | None:
-    if fraction - state.progress_fraction < _PLATEAU:
+    waited = fraction - state.progress_fraction
+    if waited < _PLATEAU or state.ticks_since_progress < _PLATEAU_TICKS:
         return None
-    return Order("plateau", "a fifth of the run has brought nothing nearer", Do.STOP)
+    message = (
+        f"{waited:.0%} of the run and {state.ticks_since_progress} measurements have brought"
+        " nothing nearer"
+    )
+    return Order("plateau", message, Do.STOP)

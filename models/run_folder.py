@@ -26,6 +26,9 @@ EXIT_DISK_FULL = 74
 """EX_IOERR of sysexits.h."""
 
 
+ALL_WITHHELD = "all_withheld"
+"""The code of a sampling of which a filter left nothing."""
+
 SIXTEEN_BITS = "sixteen-bit.zip"
 EXPORTED = "export.zip"
 

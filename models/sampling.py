@@ -26,13 +26,14 @@ from models.config import SampleFilter, SamplingConfig
 from models.data.slices import to_planes
 from models.latents import BLOCK, PLAIN
 from models.progress import Progress, Stopped
-from models.run_folder import SampleSpec, UserError, write_json
+from models.run_folder import ALL_WITHHELD, SampleSpec, UserError, write_json
 from models.sample_files import Row, encode, marks, provenance, write_manifest
-from models.withholding import Filter
+from models.withholding import LOW_REALISM, NEAR_COPY, Filter
 
 # One waits for the GPU while the others encode.
 _CUDA_WORKERS = 4
 _PROGRESS_S = 1.0
+_WHY = {NEAR_COPY: "as near copies of training images", LOW_REALISM: "for low realism"}
 MOST_DRAWN = 2
 """How many times the images asked for are drawn at most, to make up for those withheld."""
 
@@ -88,7 +89,7 @@ def sample(
     rows = list(_write_images(drawing, progress))
     released = Counter(row.label for row in rows if row.withheld_reason is None)
     withheld = Counter(row.label for row in rows if row.withheld_reason is not None)
-    _demand_some(released, withheld)
+    _demand_some(rows)
     turns = {label: turn for turn, label in enumerate(spec.counts)}
     rows.sort(key=lambda row: (turns[row.label], row.file))
     write_manifest(outputs / "manifest.csv", rows, has_masks=has_masks)
@@ -298,14 +299,20 @@ def _shortfalls(spec: SampleSpec, released: Counter[str], withheld: Counter[str]
             )
 
 
-def _demand_some(released: Counter[str], withheld: Counter[str]) -> None:
-    if withheld and not released:
-        raise UserError(
-            "all_withheld",
-            f"all {withheld.total():,} images that were drawn were withheld, as near copies of"
-            " training images or for low realism: take another checkpoint, train on more images,"
-            " or ask for less realism",
-        )
+def _demand_some(rows: Sequence[Row]) -> None:
+    """Refuse a batch of which nothing is left, and say why by label."""
+    if not rows or any(row.withheld_reason is None for row in rows):
+        return
+    found = Counter((row.label, row.withheld_reason) for row in rows)
+    counted = ", ".join(
+        f"{count:,} of {label} {_WHY[reason]}" for (label, reason), count in found.items() if reason
+    )
+    less = ", or ask for less realism" if any(why == LOW_REALISM for _, why in found) else ""
+    raise UserError(
+        ALL_WITHHELD,
+        f"all {len(rows):,} images that were drawn were withheld: {counted}; take another"
+        f" checkpoint, train on more images{less}",
+    )
 
 
 def _demand_known(weights: Weights, label: str) -> None:

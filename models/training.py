@@ -1,7 +1,6 @@
 """Train what a configuration describes, and leave checkpoints that can be resumed."""
 
 import math
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from models import checkpoint, device, release
 from models.checkpoint import TrainingState
+from models.clock import Clock
 from models.config import (
     MIN_TRAINING_IMAGES,
     POOLED_LABEL,
@@ -21,6 +21,7 @@ from models.config import (
     Networks,
 )
 from models.data.slices import Slices, demand_marked, load_split
+from models.guard import Order
 from models.live import Live, Values
 from models.mosaic import TILES, mosaic
 from models.networks import build
@@ -37,7 +38,6 @@ from models.watch import Watch
 _METRICS_POINTS = 300
 _TICK_SHARE, _TICK_IMAGES = 0.02, 5_000
 """Images between two measurements: this share of the run, and no fewer than so many."""
-_PROGRESS_S = 1.0
 
 
 def train(
@@ -92,7 +92,7 @@ class _Loop:
         self._config = state.config
         self._steps_total = sum(trainee.steps_total for trainee in state.trainees)
         self._interval = max(1, round(self._steps_total / _METRICS_POINTS))
-        self._clock = _Clock(state, self._steps_total, progress)
+        self._clock = Clock(state, self._steps_total, progress)
         self._saved_step = state.step
         self._clock.report()
 
@@ -149,8 +149,8 @@ class _Loop:
         assert isinstance(runner, ConditionalTrainee), "it is made of such a configuration"
         return Race(runner, config, state.race, state.waiting)
 
-    def run(self) -> str | None:
-        """Run to the end; return the rule that has ended the run before its time, if one has."""
+    def run(self) -> Order | None:
+        """Run to the end; return what has ended the run before its time, if something has."""
         state, config, live = self._state, self._config, self._live
         tick = math.ceil(max(config.total_images * _TICK_SHARE, _TICK_IMAGES) / config.batch_size)
         watch = Watch(state, self._progress)
@@ -163,7 +163,7 @@ class _Loop:
             if watch.step(scores):
                 self._count(trainee, scores)
 
-            is_last = state.step == self._steps_total or watch.ended_by is not None
+            is_last = state.step == self._steps_total or watch.ending is not None
             is_due = self._is_snapshot_due
             # What is saved is measured first: the best checkpoint is the one that measured best.
             measured: Values = {}
@@ -171,16 +171,18 @@ class _Loop:
                 measured = _measure(state, live, self._ranks)
                 if watch.tick(measured):
                     measured = _measure(state, live, self._ranks)
-                is_last = is_last or watch.ended_by is not None
+                is_last = is_last or watch.ending is not None
             if measured or state.step % self._interval == 0 or is_last:
                 self._report_metrics(measured)
             if is_due or is_last:
                 if measured and measured[DISTANCE] < state.best.get(DISTANCE, math.inf):
                     state.best = measured
                 self._save()
-            if is_last or self._clock.is_due():
+            if is_last:
+                self._clock.report_end(watch.ending)
+            elif self._clock.is_due():
                 self._clock.report()
-        return watch.ended_by
+        return watch.ending
 
     @property
     def _is_snapshot_due(self) -> bool:
@@ -360,51 +362,13 @@ def _demand_finite(state: TrainingState) -> None:
         raise UserError("training_diverged", detail)
 
 
-def _result(state: TrainingState, ended_by: str | None) -> dict[str, JsonValue]:
+def _result(state: TrainingState, ending: Order | None) -> dict[str, JsonValue]:
     judged = release.judge(state.best)
     found: dict[str, JsonValue] = {**_detail(state), "release": None}
     if judged is not None:
         found["release"] = {**asdict(judged), "reasons": list(judged.reasons)}
-    return found if ended_by is None else {**found, "ended_by": ended_by}
+    return found if ending is None else {**found, "ended_by": ending.rule}
 
 
 def _detail(state: TrainingState) -> dict[str, JsonValue]:
     return {"step": state.step, "images_seen": state.images_seen}
-
-
-class _Clock:
-    """Report how far and how fast, at most once a second; speed is of this attempt alone."""
-
-    def __init__(self, state: TrainingState, steps_total: int, progress: Progress) -> None:
-        self._state = state
-        self._steps_total = steps_total
-        self._progress = progress
-        self._first_step = state.step
-        self._started_s = self._reported_s = time.monotonic()
-
-    @property
-    def images_per_second(self) -> float:
-        images = (self._state.step - self._first_step) * self._state.config.batch_size
-        elapsed_s = time.monotonic() - self._started_s
-        return images / elapsed_s if elapsed_s else 0.0
-
-    def is_due(self) -> bool:
-        return time.monotonic() - self._reported_s >= _PROGRESS_S
-
-    def report(self) -> None:
-        self._reported_s = time.monotonic()
-        step, batch_size = self._state.step, self._state.config.batch_size
-        images_per_second = self.images_per_second
-        images = (self._steps_total - step) * batch_size
-        eta_s = images / images_per_second if images_per_second else None
-        self._progress.event(
-            "progress",
-            {
-                "fraction": step / self._steps_total,
-                **_detail(self._state),
-                "total_steps": self._steps_total,
-                "images_per_second": images_per_second,
-                "eta_s": eta_s,
-                "message": f"step {step:,} of {self._steps_total:,}",
-            },
-        )

@@ -24,8 +24,8 @@ class Watch:
         first = state.trainees[0]
         self._trainee = first if isinstance(first, ConditionalTrainee) else None
         self._rescue = Rescue(self._trainee) if self._trainee is not None else None
-        self.ended_by: str | None = None
-        """The rule that has ended the run before its time."""
+        self.ending: Order | None = None
+        """What has ended the run before its time."""
 
     def step(self, measured: Tensor) -> bool:
         """Look at what a step measured, `(scores,) float64`; return whether it is to be counted.
@@ -57,7 +57,7 @@ class Watch:
         if all(order.do is Do.GO_ON for order in orders):
             self._rescue.keep(trainee, is_best=is_best)
             return False
-        return self.ended_by is None
+        return self.ending is None
 
     def _carry_out(self, order: Order, trainee: ConditionalTrainee) -> None:
         self._progress.event(
@@ -73,7 +73,7 @@ class Watch:
             detail = f"{order.message}: lower learning_rate, or look at the images"
             raise UserError("training_diverged", detail)
         if order.do is Do.STOP:
-            self.ended_by = order.rule
+            self.ending = order
         elif order.do is not Do.GO_ON and self._rescue is not None:
             self._rescue.bring_back(trainee, order.do)
         trainee.obey(order)

@@ -145,16 +145,17 @@ def _malformed(request: Request, error: Exception) -> JSONResponse:
         # An id that cannot exist is answered like one that does not.
         return answer(request, NotFoundError("no such resource"))
     problems = [
-        FieldProblem(pointer=_pointer(fault["loc"]), detail=str(fault["msg"])) for fault in faults
+        FieldProblem(pointer=pointer(fault["loc"]), detail=str(fault["msg"])) for fault in faults
     ]
     first = f"{problems[0].pointer}: {problems[0].detail}" if problems else "malformed"
     return answer(request, InvalidRequestError(first), errors=problems)
 
 
-def _pointer(location: tuple[int | str, ...]) -> str:
+def pointer(location: tuple[int | str, ...]) -> str:
+    """Return the JSON pointer (RFC 6901) of a place in the body, or the place of a parameter."""
     place, *rest = (str(part).replace("~", "~0").replace("/", "~1") for part in location)
-    pointer = "/" + "/".join(rest) if place == "body" else "/".join((place, *rest))
-    return pointer.encode(errors="replace").decode()
+    found = "/" + "/".join(rest) if place == "body" else "/".join((place, *rest))
+    return found.encode(errors="replace").decode()
 
 
 def _http(request: Request, error: Exception) -> JSONResponse:

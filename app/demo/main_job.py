@@ -10,7 +10,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import Progress, TaskID
 from rich.table import Table
 
 from app.bars import bar, byte_bar, progress_bars, show
@@ -99,7 +99,7 @@ def _upload(client: Client, archive: Path, wish: Wish, bars: Progress) -> Resour
     with byte_bar(bars, "upload", archive.stat().st_size) as task:
         client.upload(f"{path}/content", archive, lambda size: bars.update(task, advance=size))
     with bar(bars, "ingest") as task:
-        dataset = client.wait(path, lambda job: show(bars, task, job))
+        dataset = _follow(client, path, bars, task)
         counts = ", ".join(f"{count} {label}" for label, count in dataset["labels"].items())
         others = dataset["duplicate_count"], dataset["rejected_count"]
         message = f"{counts}; {others[0]} duplicates, {others[1]} rejected"
@@ -121,7 +121,7 @@ def _train(client: Client, dataset: Resource, wish: Wish, bars: Progress) -> Res
     }
     generator = client.create("/v1/generators", body)
     with bar(bars, "train") as task:
-        return client.wait(f"/v1/generators/{generator['id']}", lambda job: show(bars, task, job))
+        return _follow(client, f"/v1/generators/{generator['id']}", bars, task)
 
 
 def _sample(client: Client, generator: Resource, wish: Wish, bars: Progress) -> Resource:
@@ -132,7 +132,7 @@ def _sample(client: Client, generator: Resource, wish: Wish, bars: Progress) -> 
     }
     batch = client.create("/v1/sample-batches", body)
     with bar(bars, "sample") as task:
-        return client.wait(f"/v1/sample-batches/{batch['id']}", lambda job: show(bars, task, job))
+        return _follow(client, f"/v1/sample-batches/{batch['id']}", bars, task)
 
 
 def _report(client: Client, dataset: Resource, batch: Resource, bars: Progress) -> Resource:
@@ -143,7 +143,23 @@ def _report(client: Client, dataset: Resource, batch: Resource, bars: Progress) 
     }
     report = client.create("/v1/reports", body)
     with bar(bars, "report") as task:
-        return client.wait(f"/v1/reports/{report['id']}", lambda job: show(bars, task, job))
+        return _follow(client, f"/v1/reports/{report['id']}", bars, task)
+
+
+def _follow(client: Client, path: str, bars: Progress, task: TaskID) -> Resource:
+    """Follow a job to its end; Ctrl-C cancels it, or the next demo would wait for it."""
+    try:
+        return client.follow(path, lambda job: show(bars, task, job))
+    except KeyboardInterrupt:
+        bars.console.print("\ninterrupted: cancelling the job of this demo", soft_wrap=True)
+        if not client.cancel(path):
+            bars.console.print(
+                f"the service has not taken it: the next start goes on with {path}, until you"
+                " cancel its job (POST /v1/jobs/{id}/cancel)",
+                soft_wrap=True,
+                markup=False,
+            )
+        raise
 
 
 def _summarise(console: Console, dataset: Resource, report: Resource, output: Path) -> None:

@@ -2,6 +2,7 @@
 
 import time
 import zipfile
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,7 +17,7 @@ from app.parts import Parts
 from app.storage import PART_BYTES, STORAGE_ERRORS
 from app.tables import Checkpoint, Generator, SampleBatch
 from models.config import SamplingConfig
-from models.run_folder import SampleSpec
+from models.run_folder import ALL_WITHHELD, SampleSpec
 from worker.child import Progress
 from worker.run import JobFailedError, Run, attempt
 from worker.sampler import Sampler
@@ -81,7 +82,15 @@ def generate(parts: Parts, job_id: str) -> None:
         outputs = run.folder / "outputs"
         total = sum(row.counts.values()) * spec.config.images_each
         with _Storing(run, outputs, prefix, total) as storing:
-            done = _sampler(parts).draw(run, checkpoint.prefix, spec, storing.on_event, packed_key)
+            try:
+                done = _sampler(parts).draw(
+                    run, checkpoint.prefix, spec, storing.on_event, packed_key
+                )
+            except JobFailedError as error:
+                if error.code == ALL_WITHHELD:
+                    with run.transaction() as session:
+                        samples.note_withheld(session, run.claim, storing.withheld())
+                raise
             storing.finish(cast("list[str]", done.detail["notes"]))
         run.conclude = storing.conclude
 
@@ -127,6 +136,10 @@ class _Storing:
         """Return where a file of the image that came as this one is stored."""
         folder, _, _ = file.partition("/")  # images or masks
         return f"{self._prefix}{folder}/{index:06d}.png"
+
+    def withheld(self) -> Counter[str]:
+        """Count by label what was drawn and withheld so far."""
+        return Counter(image.label for image in self.drawn if not image.is_released)
 
     def on_event(self, kind: str, data: dict[str, JsonValue]) -> None:
         """Store the images that an event tells of, and tell now and then how far it is."""

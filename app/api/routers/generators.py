@@ -1,10 +1,12 @@
 """/v1/generators and /v1/presets: train, follow, delete."""
 
+from collections.abc import Mapping
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from app import generators, resources, tables, workers
 from app.api import idempotency
@@ -14,7 +16,7 @@ from app.api.dependencies import Cascade, RequestID, ServiceParts, Session
 from app.api.idempotency import IdempotentRoute, documented_key
 from app.api.ids import GeneratorID
 from app.api.pagination import After, Limit, Page, page
-from app.api.problems import documented
+from app.api.problems import documented, pointer
 from app.api.schemas import generators as schemas
 from app.api_keys import Scope
 from app.errors import (
@@ -181,17 +183,30 @@ def _config(body: schemas.NewGenerator) -> tuple[Preset, DCGANConfig | HybridCon
     """Return the preset, and its configuration with the overrides.
 
     Raises:
-        InvalidRequestError: naming the preset or knob that is wrong, and what it may be.
+        InvalidRequestError: pointing at the preset or knobs that are wrong, with what they may be.
     """
     preset = PRESETS.get(body.preset)
     if preset is None:
         raise InvalidRequestError(f"/preset: there are {', '.join(sorted(PRESETS))}")
+    usual = preset.config.model_dump()
+    kind = body.config.get("architecture", preset.config.architecture)
+    if kind != preset.config.architecture:
+        raise InvalidRequestError(
+            f"/config/architecture: it is {preset.config.architecture} in the preset"
+            f" {preset.name}; for another one take another preset"
+        )
     try:
-        chosen = preset.config.model_dump() | body.config
-        return preset, TRAINING_CONFIG.validate_python(chosen)
+        return preset, TRAINING_CONFIG.validate_python(usual | body.config)
     except ValidationError as error:
+        # The place begins with the architecture, by which the kind of configuration is told.
         faults = (
-            f"/config/{'/'.join(map(str, fault['loc']))}: {fault['msg']}"
+            f"{pointer(('body', 'config', *fault['loc'][1:]))}: {_fault(fault, usual)}"
             for fault in error.errors()
         )
         raise InvalidRequestError("; ".join(faults)) from error
+
+
+def _fault(fault: ErrorDetails, usual: Mapping[str, object]) -> str:
+    if fault["type"] == "extra_forbidden":
+        return f"there is no such knob; there are {', '.join(sorted(usual))}"
+    return fault["msg"]

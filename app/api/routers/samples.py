@@ -145,6 +145,9 @@ def list_sample_images(
     session: Session,
     limit: Limit = 20,
     after: AfterIndex = -1,
+    released: Annotated[
+        bool | None, Query(description="Only images that were released; false: only withheld ones.")
+    ] = None,
 ) -> Page[schemas.SampleImage]:
     """List the images in order, each with a presigned URL, and one of its mask if it has one."""
     row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
@@ -158,7 +161,7 @@ def list_sample_images(
         keys = (image.key, image.mask_key) if image.released else (None, None)
         return schemas.sample_image(image, row.seed, *map(signed, keys))
 
-    found = samples.images(session, row.id, after=after, limit=limit)
+    found = samples.images(session, row.id, after=after, limit=limit, released=released)
     return page(found, limit, cursor=lambda image: image.index, item=show)
 
 
@@ -178,14 +181,14 @@ def get_sample_preview(
     request: Request,
     count: Annotated[int, Query(ge=1, le=100)] = 20,
 ) -> Response:
-    """Draw a labelled grid of the first images of each label."""
+    """Draw a labelled grid of the first images of each label; of ways between seeds, one a row."""
     with parts.database.transaction() as session:  # over before the storage is asked
         row = resources.get(session, tables.SampleBatch, caller.tenant_id, batch_id)
-        images = samples.choose(session, row, count)
+        choice = samples.choose(session, row, count)
     return cached_png(
         request,
-        f"{samples.archive_key(row)}-{count}",
-        lambda: samples.preview(parts.storage, row, images),
+        f"{samples.archive_key(row)}-{count}-{choice.columns}",
+        lambda: samples.preview(parts.storage, row, choice),
     )
 
 

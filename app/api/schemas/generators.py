@@ -20,6 +20,7 @@ from models.config import (
     HybridConfig,
     Preset,
 )
+from models.series import meaning
 
 GeneratorStatus = Literal[
     "queued", "training", "importing", "ready", "failed", "cancelled", "paused"
@@ -52,6 +53,13 @@ class NewGenerator(BaseModel):
     seed: Integer = Field(0, ge=0, le=2**53 - 1)
 
 
+class ClaimedRelease(BaseModel):
+    """What the release rule said where a generator was trained, by the words of its archive."""
+
+    is_passed: bool
+    reasons: list[str] = Field(description="Why not.")
+
+
 class Origin(BaseModel):
     """Where an imported generator comes from, by its own account."""
 
@@ -59,6 +67,11 @@ class Origin(BaseModel):
     dataset_kind: Literal["real", "synthetic"]
     images: dict[str, dict[str, int]] = Field(description="Split -> label -> images.")
     software: str
+    release: ClaimedRelease | None = Field(
+        None,
+        description="What the archive claims; nothing here has measured it, and nothing is decided"
+        " by it. Null if it claims nothing.",
+    )
     sha256: str = Field(description="Of its weights; this was checked.")
 
 
@@ -98,6 +111,10 @@ class Generator(BaseModel):
     release: Release | None = Field(
         description="Null where it was not measured: at first, and if it was imported."
     )
+    ended_by: str | None = Field(
+        description="The rule that ended its training early, such as `plateau` or `memorising`;"
+        " `job.progress.message` says at which step and why. Null if it ran to its end."
+    )
     origin: Origin | None = Field(description="What its archive said, if it was imported.")
     metrics: dict[str, float] = Field(description="The latest point of the history.")
     created_at: datetime
@@ -132,7 +149,10 @@ class History(BaseModel):
     step: list[int]
     images_seen: list[int]
     series: dict[str, list[float | None]] = Field(
-        description="For each label, `<label>/generator_loss`, `<label>/discriminator_loss`, ..."
+        description="By name: `<label>/<measure>`; of all labels together `all/<measure>`."
+    )
+    descriptions: dict[str, str] = Field(
+        description="What each of `series` measures, its unit and range, and which way is better."
     )
 
 
@@ -163,7 +183,7 @@ class ForecastPreset(Preset):
 
 
 class Caution(BaseModel):
-    """Something about the dataset that makes a good result less likely."""
+    """Something about the dataset or the run that makes a good result less likely."""
 
     code: estimates.Code
     detail: str
@@ -228,12 +248,15 @@ def dry_run(
             seconds_unknown_because=found.unknown_because,
         )
 
+    expected = forecast(preset, config)
+    found = estimates.cautions_of_run(preset, config, expected.seconds)
+    found += estimates.cautions(dataset)
     return DryRun(
-        **dict(forecast(preset, config)),
+        **dict(expected),
         labels=labels,
         config=config,
         workers=_machines(machines),
-        warnings=[Caution(code=one.code, detail=one.detail) for one in estimates.cautions(dataset)],
+        warnings=[Caution(code=one.code, detail=one.detail) for one in found],
         presets={one.name: forecast(one, one.config) for one in PRESETS.values()},
     )
 
@@ -258,6 +281,7 @@ def generator(session: Session, row: tables.Generator, metrics: dict[str, float]
         images_seen=row.images_seen,
         best_checkpoint_id=row.best_checkpoint_id,
         release=_release(session, row),
+        ended_by=generators.ended_by(row),
         origin=Origin.model_validate(row.origin) if row.origin else None,
         metrics=metrics,
         created_at=row.created_at,
@@ -294,4 +318,5 @@ def history(points: list[tables.HistoryPoint]) -> History:
         step=[point.step for point in points],
         images_seen=[point.images_seen for point in points],
         series={name: [point.values.get(name) for point in points] for name in names},
+        descriptions={name: text for name in names if (text := meaning(name))},
     )

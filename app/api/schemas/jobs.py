@@ -24,7 +24,8 @@ class QueueState(BaseModel):
         description="Jobs of the same kind before this one; 0 is next. Tenants take turns."
     )
     waiting_for: Wait = Field(
-        description="`workers_busy`; `no_worker`: none is there that takes this kind;"
+        description="`starting`: a worker is free and takes it in a moment; `workers_busy`: all are"
+        " at work; `no_worker`: none is there that takes this kind;"
         " `tenant_limit`: as many of yours are running as may; `retry_delay`: a part of the service"
         " did not answer and is given time."
     )

@@ -160,7 +160,30 @@ def test_job_without_a_worker_says_so(parts: Parts, new_job: NewJob) -> None:
     _sign(parts, "gpu.train")
     assert _place(parts, job_id).waiting_for == Wait.NO_WORKER
     _sign(parts)
-    assert _place(parts, job_id).waiting_for == Wait.WORKERS_BUSY
+    assert _place(parts, job_id) == Place(0, Wait.STARTING)
+
+
+def test_job_waits_for_busy_workers_alone(parts: Parts, new_job: NewJob, claim: Take) -> None:
+    _sign(parts)
+    first, second = new_job(), new_job()
+    assert _place(parts, first).waiting_for == Wait.STARTING
+    assert _place(parts, second) == Place(1, Wait.WORKERS_BUSY), "its worker has one slot"
+    claimed = claim(first)
+    assert _place(parts, second) == Place(0, Wait.WORKERS_BUSY)
+    _finish(parts, claimed)
+    assert _place(parts, second) == Place(0, Wait.STARTING)
+
+
+def test_other_kinds_of_a_worker_are_in_its_slots(
+    parts: Parts, new_job: NewJob, claim: Take
+) -> None:
+    training, waiting = new_job(Kind.TRAIN), new_job()
+    claim(training)
+    _sign(parts)
+    assert _place(parts, waiting).waiting_for == Wait.STARTING, "nobody here trains"
+    with parts.database.transaction() as session:
+        workers.sign(session, "worker", [QUEUE, "gpu.train"], 1)
+    assert _place(parts, waiting).waiting_for == Wait.WORKERS_BUSY
 
 
 def test_silent_worker_is_not_counted_on_and_forgotten_later(parts: Parts, new_job: NewJob) -> None:

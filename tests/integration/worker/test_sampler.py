@@ -373,8 +373,13 @@ def test_batch_of_near_copies_alone_fails_by_name(parts: Parts, generator: str) 
     plain = _ask(parts, generator, 4)
     _draw(parts, plain)
     _store_pack(parts, _drawn(parts, plain))
-    job = _draw(parts, _ask(parts, generator, wish=samples.Wish({"glioma": 2})))
+    batch_id = _ask(parts, generator, wish=samples.Wish({"glioma": 2}))
+    job = _draw(parts, batch_id)
     assert (job.status, job.error_code) == (Status.FAILED, "all_withheld")
+    assert "4 of glioma as near copies of training images" in str(job.error_detail)
+    with parts.database.transaction() as session:
+        row = session.get_one(SampleBatch, batch_id)
+        assert (row.released, row.withheld, row.withheld_by_label) == (0, 4, {"glioma": 4})
 
 
 def test_training_images_that_are_gone_fail_by_name(parts: Parts, generator: str) -> None:

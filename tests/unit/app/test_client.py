@@ -39,6 +39,15 @@ def test_a_lost_poll_does_not_end_the_watch() -> None:
     assert seen == ["running", "running", "succeeded"]
 
 
+def test_a_job_is_cancelled_by_its_resource() -> None:
+    assert connected([RUNNING, {}]).cancel("/v1/generators/gen_1")
+
+
+@pytest.mark.parametrize("answers", [[], [RUNNING], [AWAY], [RUNNING, AWAY]])
+def test_what_cannot_be_cancelled_is_no_error(answers: list[Resource | None]) -> None:
+    assert not connected(answers).cancel("/v1/generators/gen_1")
+
+
 def test_a_service_that_stays_away_ends_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client, "PATIENCE_S", 0.05)
     with pytest.raises(httpx.ConnectError):

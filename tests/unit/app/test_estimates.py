@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from app import estimates
-from app.estimates import Code, cautions, estimate
+from app.estimates import Code, cautions, cautions_of_run, estimate
 from app.tables import Dataset
 from app.workers import Machine
 from models.config import PRESETS
@@ -112,3 +112,28 @@ def test_images_take_memory() -> None:
     alone = estimate(DEMO, DEMO.config, [TWO])
     more = estimates.estimate(DEMO, DEMO.config, [TWO], images=1000)
     assert more.memory_bytes - alone.memory_bytes == 1000 * 64**2
+
+
+def test_preset_as_it_is_has_no_caution() -> None:
+    assert cautions_of_run(DEMO, DEMO.config, 86_400.0) == []
+    assert cautions_of_run(DEMO, DEMO.config, None) == []
+
+
+def test_run_of_more_than_a_day_says_how_many_and_what_else_there_is() -> None:
+    (found,) = cautions_of_run(DEMO, DEMO.config, 12.25 * 86_400)
+    assert found.code == Code.LONG_RUN
+    for said in ("12.2 days", "smaller preset", "GPU"):
+        assert said in found.detail
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "says"),
+    [
+        ({"total_images": 4_499, "snapshot_images": 100}, Code.SHORT_RUN, "4,499"),
+        ({"snapshot_images": 45_001}, Code.NO_SNAPSHOT, "45,001"),
+    ],
+)
+def test_run_that_is_too_short_says_so(changes: dict[str, int], code: Code, says: str) -> None:
+    (found,) = cautions_of_run(DEMO, DEMO.config.model_copy(update=changes), 60.0)
+    assert found.code == code
+    assert says in found.detail

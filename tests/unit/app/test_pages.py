@@ -1,9 +1,11 @@
+import re
 from typing import Any
 
 import pytest
 from jinja2 import UndefinedError
 
 from app import pages
+from app.main import create_app
 from models.config import IngestConfig
 from models.data import certificate
 from models.data.judging import Judge
@@ -177,3 +179,31 @@ def test_report_says_what_gives_the_images_away(measured: dict[str, Any]) -> Non
 def test_report_of_before_there_were_thresholds_is_shown(measured: dict[str, Any]) -> None:
     del measured["thresholds"], measured["spaces"]
     assert "none in this profile" in report_page(measured)
+
+
+def test_docs_show_every_operation_and_resolve_every_link() -> None:
+    document = create_app().openapi()
+    page = pages.docs(document)
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            assert f'id="{operation["operationId"]}"' in page, path
+    links = set(re.findall(r'href="#([^"]+)"', page))
+    assert links <= set(re.findall(r'id="([^"]+)"', page))
+    assert "NewGenerator" in links
+    assert "Make nothing: say what it would take" in page
+
+
+def test_docs_fetch_nothing_and_run_nothing() -> None:
+    page = pages.docs(create_app().openapi())
+    assert "<script" not in page
+    assert re.findall(r'(?:src|href)="(?!#|openapi\.json)', page) == []
+
+
+def test_docs_escape_what_a_document_says() -> None:
+    operation = {"operationId": "x", "tags": [HOSTILE], "responses": {}, "summary": HOSTILE}
+    document = {
+        "info": {"title": HOSTILE, "version": "1"},
+        "paths": {HOSTILE: {"get": operation}},
+        "components": {"schemas": {"X": {"description": HOSTILE, "examples": [HOSTILE]}}},
+    }
+    assert "<script" not in pages.docs(document)

@@ -24,7 +24,7 @@ from models import cli
 from models.admission import admit
 from models.config import PRESETS, HybridConfig
 from models.data.packing import PackWriter
-from models.exchange import Description
+from models.exchange import Description, Verdict
 from models.progress import Silent
 from models.run_folder import ImportSpec, TrainSpec
 
@@ -358,14 +358,19 @@ def test_archive_of_the_run_is_admitted(archive: Callable[[], tuple[str, Descrip
     }
 
 
+MEASURED = {"all/kid_noise": 1.0, "all/kid_floor": 0.1, "all/recall": 0.5}
+
+
 def test_archive_is_of_the_checkpoint_that_measured_best(
     done: Done, archive: Callable[[], tuple[str, Description]]
 ) -> None:
     with (done.folder / "events.jsonl").open("a") as events:
         events.write('{"type": "metr\n')
         for step, distance in ((1, 0.1), (2, 0.2), (4, 0.3)):
-            data = {"step": step, "values": {"all/kid": distance, "all/loss": float("nan")}}
+            values = MEASURED | {"all/kid": distance, "all/loss": float("nan")}
+            data = {"step": step, "values": values}
             events.write(json.dumps({"type": "metrics", "at": 0.0, "data": data}) + "\n")
     name, described = archive()
     assert (name, described.step) == ("step-000000002", 2)
-    assert described.metrics == {"all/kid": 0.2}
+    assert described.metrics == MEASURED | {"all/kid": 0.2}
+    assert described.release == Verdict(is_passed=True)

@@ -268,6 +268,8 @@ def test_networks_larger_than_the_limit_are_refused(judge: Judge, archive: Archi
         ({"images": {"train": {"a/b": 1}}}, "images"),
         ({"images": {"test": {}}}, "images"),
         ({"software": "<script>"}, "software"),
+        ({"release": {"is_passed": False, "reasons": ["<script>"]}}, "release"),
+        ({"release": {"is_passed": "yes, the script says so"}}, "release"),
         ({"<script>": 1}, "not the JSON object"),
     ],
 )

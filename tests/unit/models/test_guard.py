@@ -167,9 +167,17 @@ def test_a_lost_label_is_shown_more_often_once() -> None:
 def test_a_fifth_of_the_run_without_progress_ends_it() -> None:
     state = GuardState()
     tick(state, 0.1)
-    assert tick(state, 0.29, all__kid=0.46) == [], "nearer, but by less than a tenth"
+    for fraction in (0.14, 0.18, 0.22, 0.26, 0.29):
+        assert tick(state, fraction, all__kid=0.46) == [], "nearer, but by less than a tenth"
     (order,) = tick(state, 0.31, all__kid=0.5)
     assert (order.rule, order.do) == ("plateau", Do.STOP)
+    assert "21% of the run and 6 measurements" in order.message
+
+
+def test_a_run_that_is_hardly_measured_shows_no_plateau() -> None:
+    state = GuardState()
+    orders = [order for fraction in (0.38, 0.75, 1.0) for order in tick(state, fraction)]
+    assert orders == []
 
 
 def test_slow_progress_is_progress_though_it_stays_within_the_interval() -> None:

@@ -334,7 +334,25 @@ def test_batch_of_which_all_is_withheld_is_a_failure(run_dir: Path) -> None:
     with pytest.raises(UserError, match="all 6 images") as caught:
         filtered(run_dir, 1, none=3)
     assert caught.value.code == "all_withheld"
+    assert "6 of none as near copies of training images; take" in caught.value.detail
+    assert "realism" not in caught.value.detail, "less of it would not help"
     assert not (run_dir / "outputs/manifest.csv").exists()
+
+
+@pytest.mark.parametrize("architecture", ["hybrid"])
+def test_failure_counts_by_label_and_reason(run_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def alternate(
+        self: Judge, images: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    ) -> list[str | None]:
+        return ["low_realism" if number % 2 else "near_copy" for number in range(len(images))]
+
+    monkeypatch.setattr(Judge, "reasons", alternate)
+    with pytest.raises(UserError, match="all 8 images") as caught:
+        filtered(run_dir, 1, glioma=2, none=2)
+    for label in ("glioma", "none"):
+        assert f"2 of {label} as near copies of training images" in caught.value.detail
+        assert f"2 of {label} for low realism" in caught.value.detail
+    assert caught.value.detail.endswith("ask for less realism")
 
 
 @pytest.mark.parametrize("architecture", ["hybrid"])

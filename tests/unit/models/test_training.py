@@ -163,13 +163,14 @@ def test_a_checkpoint_folder_holds_what_the_contract_names(run_dir: Path) -> Non
 def test_progress_ends_at_one_with_the_speed_of_this_attempt(
     run_dir: Path, recorder: "type[Recorder]", monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("models.training._PROGRESS_S", 0.0)
+    monkeypatch.setattr("models.clock._PROGRESS_S", 0.0)
     progress = recorder()
     assert train(run_dir, SPEC, progress) == {"step": 21, "images_seen": 84, "release": None}
     events = progress.of("progress")
     assert events[0]["eta_s"] is None
     assert events[-1]["fraction"] == 1
-    assert events[-1]["eta_s"] == 0
+    assert events[-1]["eta_s"] is None, "nothing is left to wait for"
+    assert "ended_by" not in events[-1]
     assert len(events) == 22
 
 

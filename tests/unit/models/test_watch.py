@@ -175,6 +175,9 @@ def test_training_ends_early_with_a_success_that_says_by_which_rule(
     assert (result["ended_by"], result["images_seen"]) == ("memorising", 200)
     assert progress.of("checkpoint")[-1]["step"] == 50
     assert progress.of("metrics")[-1]["step"] == 50
+    last = progress.of("progress")[-1]
+    assert (last["fraction"], last["eta_s"], last["ended_by"]) == (1.0, None, "memorising")
+    assert "ended early at step 50 of " in str(last["message"])
 
 
 def test_the_papers_gan_has_nobody_who_watches(recorder: "type[Recorder]") -> None:

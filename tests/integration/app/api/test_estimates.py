@@ -63,6 +63,16 @@ def test_overrides_change_the_cost(
     assert _ask(api, half).json()["seconds"] == pytest.approx(_ask(api, body).json()["seconds"] / 2)
 
 
+def test_dry_run_warns_of_the_run_before_the_dataset(
+    api: httpx.Client, parts: Parts, body: dict[str, object]
+) -> None:
+    _connect(parts, Machine("cpu", 2))
+    found = _ask(api, body | {"preset": "baseline-dcgan", "config": {"total_images": 20_000}})
+    codes = [one["code"] for one in found.json()["warnings"]]
+    assert codes[:2] == ["short_run", "no_snapshot"]
+    assert "no_validation" in codes
+
+
 @pytest.mark.parametrize(("machine", "why"), [(None, "connected"), (Machine("cuda", 1), "GPU")])
 def test_unknown_time_says_why(
     api: httpx.Client,

@@ -15,7 +15,7 @@ from app.api_keys import Scope
 from app.generator_archives import Plan
 from app.parts import Parts
 from app.storage import PART_BYTES, Storage
-from app.tables import Checkpoint, Generator, IdempotencyKey
+from app.tables import Checkpoint, Generator, HistoryPoint, IdempotencyKey
 from models.exchange import Description
 from worker.tasks import housekeeping
 
@@ -60,6 +60,38 @@ def test_export_has_the_weights_as_they_are_and_says_what_they_are(
     for said in (found.sha256, "0" * 64, "Not for diagnosis", "| glioma | 20 | 0 | 0 |"):
         assert said in card
     assert "Licence: as its owner decides" in card
+
+
+@pytest.mark.parametrize(
+    ("distance", "is_passed", "says"),
+    [(None, None, "**Unknown**"), (1.0, True, "**Passed**"), (6.0, False, "**Not fit for use**")],
+)
+def test_verdict_leaves_with_the_generator_and_is_a_claim_where_it_arrives(
+    api: httpx.Client,
+    parts: Parts,
+    chain: Chain,
+    *,
+    distance: float | None,
+    is_passed: bool | None,
+    says: str,
+) -> None:
+    if distance is not None:
+        measured = {"all/kid_noise": 4.0, "all/kid_floor": 1.0, "all/recall": 0.2}
+        with parts.database.transaction() as session:
+            session.scalars(select(HistoryPoint)).one().values = measured | {"all/kid": distance}
+    with zipfile.ZipFile(io.BytesIO(_fetch(api, chain["generator_id"]))) as archive:
+        text, card = archive.read("config.json"), archive.read("model_card.md").decode()
+    found = Description.model_validate_json(text).release
+    assert (found and found.is_passed) is is_passed
+    assert says in card
+    assert all(f"\n- {reason}" in card for reason in found.reasons) if found else True
+    with parts.database.transaction() as session:
+        row = session.get_one(Generator, chain["generator_id"])
+        row.origin, row.dataset_id = json.loads(text), None
+    shown = api.get(f"/v1/generators/{chain['generator_id']}").json()
+    assert shown["release"] is None, "nothing has measured it here"
+    claimed = shown["origin"]["release"]
+    assert (claimed and claimed["is_passed"]) is is_passed
 
 
 def test_second_export_is_the_first_one(

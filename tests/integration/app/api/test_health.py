@@ -38,3 +38,10 @@ def test_without_database_every_route_is_unavailable(serve: Serve, settings: Set
         headers = {"Authorization": f"Bearer gf_{'0' * 32}_x"}
         answer = httpx.get(f"{url}/v1/jobs", headers=headers, timeout=60, trust_env=False)
     assert (answer.status_code, answer.json()["code"]) == (503, "unavailable")
+
+
+def test_docs_need_no_key_and_nothing_from_elsewhere(client: Callable[..., httpx.Client]) -> None:
+    answer = client().get("/docs")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+    assert "/v1/sample-batches/{batch_id}/images" in answer.text

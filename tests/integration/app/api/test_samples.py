@@ -1,14 +1,16 @@
 """What can be asked of a batch, and what of it is shown."""
 
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Sequence
 
 import httpx
 import pytest
-from sqlalchemy import select
+from PIL import Image
+from sqlalchemy import delete, select
 
 from app import samples
 from app.parts import Parts
-from app.tables import Dataset, HistoryPoint, SampleImage
+from app.tables import Dataset, HistoryPoint, SampleBatch, SampleImage
 
 NewChain = Callable[[str], dict[str, str]]
 Post = Callable[..., httpx.Response]
@@ -154,3 +156,81 @@ def test_mask_is_listed_where_there_is_one(
         session.scalars(select(SampleImage)).one().released = False
     (shown,) = api.get(path).json()["data"]
     assert (shown["url"], shown["mask_url"]) == (None, None)
+
+
+def _lay(parts: Parts, batch_id: str, rows: Sequence[tuple[str, int, int | None, bool]]) -> None:
+    """Let the batch have these images: label, index in it, step, and whether it was released."""
+    out = io.BytesIO()
+    Image.new("L", (64, 64)).save(out, "PNG")
+    parts.storage.put("images/laid.png", out.getvalue(), "image/png")
+    with parts.database.transaction() as session:
+        session.execute(delete(SampleImage).where(SampleImage.batch_id == batch_id))
+        session.add_all(
+            SampleImage(
+                batch_id=batch_id,
+                index=index,
+                label=label,
+                label_index=label_index,
+                step=step,
+                sha256="0" * 64,
+                key="images/laid.png" if released else None,
+                released=released,
+                withheld_reason=None if released else "near_copy",
+            )
+            for index, (label, label_index, step, released) in enumerate(rows)
+        )
+
+
+def test_images_are_listed_by_whether_they_were_released(
+    api: httpx.Client, parts: Parts, new_chain: NewChain, tenant_id: str
+) -> None:
+    batch_id = new_chain(tenant_id)["batch_id"]
+    _lay(parts, batch_id, [("glioma", n, None, n % 3 != 1) for n in range(6)])
+    path = f"/v1/sample-batches/{batch_id}/images"
+
+    def listed(query: str) -> list[int]:
+        return [one["index"] for one in api.get(f"{path}{query}").json()["data"]]
+
+    assert listed("") == list(range(6))
+    assert listed("?released=false") == [1, 4]
+    assert listed("?released=true&limit=2&after=0") == [2, 3]
+    assert api.get(f"{path}?released=true&limit=2").json()["next_cursor"] == "2"
+
+
+@pytest.mark.parametrize(
+    ("steps", "count", "columns", "shown"),
+    [
+        (4, 20, 4, [0, 1, 2, 3]),
+        (4, 3, 3, [0, 2, 3]),
+        (39, 20, 20, list(range(0, 39, 2))),
+        (4, 1, 1, [0]),
+    ],
+)
+def test_preview_of_ways_has_one_a_row(
+    parts: Parts,
+    new_chain: NewChain,
+    tenant_id: str,
+    steps: int,
+    count: int,
+    columns: int,
+    shown: list[int],
+) -> None:
+    batch_id = new_chain(tenant_id)["batch_id"]
+    laid = [
+        (label, way, step, (way, step) != (0, 0))
+        for label in ("glioma", "none")
+        for way in range(3)
+        for step in range(steps)
+    ]
+    _lay(parts, batch_id, laid)
+    with parts.database.transaction() as session:
+        row = session.get_one(SampleBatch, batch_id)
+        row.config = {"interpolate": {"to_seed": 9, "steps": steps}}
+        choice = samples.choose(session, row, count)
+    first, *rest = choice.images[:columns]
+    assert first is None, "it was withheld, and its place stays free"
+    assert choice.columns == columns
+    assert len(choice.images) == count // columns * columns
+    assert [one.step for one in rest if one is not None] == shown[1:]
+    sheet = Image.open(io.BytesIO(samples.preview(parts.storage, row, choice)))
+    assert sheet.width == max(columns * 136 + 8, 640)

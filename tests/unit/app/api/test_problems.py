@@ -1,11 +1,11 @@
 import pytest
 
-from app.api.problems import _pointer, documented
+from app.api.problems import documented, pointer
 from app.errors import GliaforgeError, NotFoundError, NotReadyError
 
 
 @pytest.mark.parametrize(
-    ("location", "pointer"),
+    ("location", "expected"),
     [
         (("body",), "/"),
         (("body", "name"), "/name"),
@@ -15,12 +15,14 @@ from app.errors import GliaforgeError, NotFoundError, NotReadyError
         (("header", "idempotency-key"), "header/idempotency-key"),
     ],
 )
-def test_pointer_is_of_rfc_6901_for_the_body(location: tuple[str | int, ...], pointer: str) -> None:
-    assert _pointer(location) == pointer
+def test_pointer_is_of_rfc_6901_for_the_body(
+    location: tuple[str | int, ...], expected: str
+) -> None:
+    assert pointer(location) == expected
 
 
 def test_lone_surrogate_in_a_pointer_can_be_sent() -> None:
-    _pointer(("body", "\ud800")).encode()
+    pointer(("body", "\ud800")).encode()
 
 
 def test_every_route_documents_what_any_request_may_meet() -> None:

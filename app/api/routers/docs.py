@@ -1,0 +1,17 @@
+"""/docs: the REST API for people, from the same document as /openapi.json; no script, no CDN."""
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse
+
+from app import pages
+
+router = APIRouter(include_in_schema=False)
+# Nothing is fetched: a page of this service runs no script, ours or a stranger's.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
+
+
+@router.get("/docs", response_class=HTMLResponse)
+def get_docs(request: Request) -> HTMLResponse:
+    """Show every operation with its parameters, body and answers."""
+    page = pages.docs(request.app.openapi())
+    return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
