@@ -115,5 +115,11 @@ class UnavailableError(GliaforgeError):
     code, title, status = "unavailable", "A part of the service does not answer", 503
 
 
+class NotInstalledError(GliaforgeError):
+    """Raise when an optional part of the installation is absent."""
+
+    code, title, status = "not_installed", "This installation cannot do that", 501
+
+
 class LeaseLostError(Exception):
     """The attempt no longer owns its job: it was reaped, cancelled or claimed anew."""

@@ -7,6 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
+from app.errors import NotInstalledError
+
 
 def certificate(
     document: Mapping[str, object],
@@ -71,6 +73,23 @@ def docs(document: Mapping[str, Any]) -> str:
     # What a schema does not say is left out; there are too many things that one may say.
     page = _environment().overlay(undefined=Undefined).get_template("docs.html")
     return page.render(document, tags=tags)
+
+
+def pdf(page: str) -> bytes:
+    """Return one of these pages as a PDF; whatever it names outside of itself is not fetched.
+
+    Raises:
+        NotInstalledError: if the extra `pdf`, or the library that it draws text with, is absent.
+    """
+    try:
+        import weasyprint  # noqa: PLC0415 - it is optional, and takes a second
+    except (ImportError, OSError) as error:
+        raise NotInstalledError(
+            "PDF needs the extra `pdf` and the system's Pango; or print the page at .../html"
+        ) from error
+    fetcher = weasyprint.URLFetcher(allowed_protocols={"data"})
+    made: bytes = weasyprint.HTML(string=page, url_fetcher=fetcher).write_pdf()
+    return made
 
 
 @lru_cache(maxsize=1)

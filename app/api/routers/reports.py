@@ -16,12 +16,28 @@ from app.api.ids import ReportID
 from app.api.pagination import After, Limit, Page, page
 from app.api.problems import documented
 from app.api.schemas import reports as schemas
-from app.api_keys import Scope
-from app.errors import ConflictError, NotFoundError, NotReadyError, TooManyJobsError
+from app.api_keys import Principal, Scope
+from app.errors import (
+    ConflictError,
+    NotFoundError,
+    NotInstalledError,
+    NotReadyError,
+    TooManyJobsError,
+)
+from app.parts import Parts
 from models.config import SHOWS_PATIENTS
 
 router = APIRouter(prefix="/v1", tags=["reports"], route_class=IdempotentRoute)
+_PDF = {"application/pdf": {"schema": {"type": "string", "format": "binary"}}}
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+
+RedactReals = Annotated[
+    bool,
+    Query(
+        description="Leave out the images of patients, and the generated ones unless none of "
+        "them is suspected to be a copy."
+    ),
+]
 
 
 @router.post(
@@ -107,18 +123,18 @@ def get_report_page(
     parts: ServiceParts,
     session: Session,
     *,
-    redact_reals: Annotated[
-        bool,
-        Query(
-            description="Leave out the images of patients, and the generated ones unless none of "
-            "them is suspected to be a copy."
-        ),
-    ] = False,
+    redact_reals: RedactReals = False,
 ) -> HTMLResponse:
     """Return the report as one page to read, print or keep: no script, nothing loaded.
 
     Without the scope `datasets:read` it is redacted.
     """
+    return HTMLResponse(_page(report_id, caller, parts, session, redact_reals=redact_reals))
+
+
+def _page(
+    report_id: str, caller: Principal, parts: Parts, session: Session, *, redact_reals: bool
+) -> str:
     row = resources.get(session, tables.Report, caller.tenant_id, report_id)
     document = reports.document(row)
     with_patients = caller.may(Scope.DATASETS_READ) and not redact_reals
@@ -126,14 +142,32 @@ def get_report_page(
     plots = {name: parts.storage.get(key) for name, key in keys.items()}
     assert row.job is not None, "a report that is ready has a job"
     assert row.job.finished_at is not None, "which has ended"
-    page = pages.report(
+    return pages.report(
         document,
         plots,
         report_id=row.id,
         measured_at=f"{row.job.finished_at:%Y-%m-%d %H:%M} UTC",
         shows_patients=SHOWS_PATIENTS in plots,
     )
-    return HTMLResponse(page)
+
+
+@router.get(
+    "/reports/{report_id}/pdf",
+    response_class=Response,
+    responses=documented(NotFoundError, NotReadyError, NotInstalledError)
+    | {200: {"description": "A PDF", "content": _PDF}},
+)
+def get_report_pdf(
+    report_id: ReportID,
+    caller: ReportsReader,
+    parts: ServiceParts,
+    session: Session,
+    *,
+    redact_reals: RedactReals = False,
+) -> Response:
+    """Return the page as a PDF, where the extra `pdf` is installed."""
+    page = _page(report_id, caller, parts, session, redact_reals=redact_reals)
+    return Response(pages.pdf(page), media_type="application/pdf")
 
 
 @router.get(

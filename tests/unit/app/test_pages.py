@@ -1,10 +1,16 @@
+import base64
+import importlib
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 from jinja2 import UndefinedError
+from PIL import Image
 
 from app import pages
+from app.errors import NotInstalledError
 from app.main import create_app
 from models.config import IngestConfig
 from models.data import certificate
@@ -207,3 +213,29 @@ def test_docs_escape_what_a_document_says() -> None:
         "components": {"schemas": {"X": {"description": HOSTILE, "examples": [HOSTILE]}}},
     }
     assert "<script" not in pages.docs(document)
+
+
+@pytest.fixture
+def printer() -> None:
+    try:
+        importlib.import_module("weasyprint")
+    except OSError:
+        pytest.skip("the system has no Pango")
+
+
+@pytest.mark.usefixtures("printer")
+def test_page_is_printed_with_what_is_in_it_and_nothing_from_outside(tmp_path: Path) -> None:
+    path = tmp_path / "dot.png"
+    Image.new("L", (8, 8), 100).save(path)
+    inside = base64.b64encode(path.read_bytes()).decode()
+    with_image = pages.pdf(f'<p>Hello</p><img src="data:image/png;base64,{inside}">')
+    without = pages.pdf(f'<p>Hello</p><img src="{path.as_uri()}">')
+    assert with_image.startswith(b"%PDF-")
+    assert b"/Image" in with_image
+    assert b"/Image" not in without
+
+
+def test_pdf_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "weasyprint", None)
+    with pytest.raises(NotInstalledError, match="the extra `pdf`"):
+        pages.pdf("<p>Hello</p>")
