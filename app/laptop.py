@@ -1,7 +1,6 @@
 """The whole service on one machine: which processes `gliaforge up` runs, and with what settings."""
 
 import json
-import os
 import socket
 import sys
 import urllib.error
@@ -19,6 +18,7 @@ from app.embedded.home import Home, HomeError, write_private
 from app.embedded.stack import Progress, Servers, Service, Stack, run_services, start_servers
 from app.settings import SERVICE_VARIABLES, HomeSettings, base_environment, check_tuning, tuning
 from app.storage import STORAGE_ERRORS, UPLOAD_LIFETIME_S, Storage
+from models import cores
 
 DEFAULT_PORT = 8000
 TENANT = "default"
@@ -77,8 +77,8 @@ def service_variables(home: Home, servers: Servers) -> dict[str, str]:
         "GLIAFORGE_S3_SECRET_KEY": servers.s3_secret_key,
         "GLIAFORGE_DATA_KEY": home.credentials.data_key,
         "GLIAFORGE_SCRATCH": str(home.path / "scratch"),
-        "GLIAFORGE_INGEST_WORKERS": str(os.cpu_count() or 1),
-        "GLIAFORGE_THREADS": str(os.cpu_count() or 1),
+        "GLIAFORGE_INGEST_WORKERS": str(cores.usable()),
+        "GLIAFORGE_THREADS": str(cores.usable()),
     }
 
 

@@ -4,18 +4,20 @@ import ctypes
 
 import torch
 
+from models import cores
 from models.run_folder import UserError
 
 
 def choose(name: str, threads: int) -> torch.device:
     """Return the device called `auto`, `cpu` or `cuda`, with `threads` CPU threads if positive.
 
+    With 0 it is torch's choice, but no more than the cores that there are for this process.
+
     Raises:
         UserError: `no_cuda` when CUDA is asked for and absent.
         ValueError: when the name is another.
     """
-    if threads > 0:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads if threads > 0 else min(torch.get_num_threads(), cores.usable()))
     if name not in {"auto", "cpu", "cuda"}:
         raise ValueError(f"device must be auto, cpu or cuda, not {name!r}")
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):

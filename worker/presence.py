@@ -10,6 +10,7 @@ from app import workers
 from app.database import Database
 from app.settings import Settings
 from app.workers import Machine
+from models import cores
 from worker import scratch
 from worker.run import DATABASE_ERRORS
 
@@ -68,4 +69,4 @@ def machine(settings: Settings, nvidia: Path = _NVIDIA) -> Machine:
     first training alone, which says so.
     """
     has_gpu = settings.device == "cuda" or (settings.device == "auto" and nvidia.exists())
-    return Machine("cuda" if has_gpu else "cpu", settings.threads or len(os.sched_getaffinity(0)))
+    return Machine("cuda" if has_gpu else "cpu", settings.threads or cores.usable())

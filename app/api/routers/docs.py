@@ -13,5 +13,7 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 @router.get("/docs", response_class=HTMLResponse)
 def get_docs(request: Request) -> HTMLResponse:
     """Show every operation with its parameters, body and answers."""
-    page = pages.docs(request.app.openapi())
-    return HTMLResponse(page, headers={"Content-Security-Policy": _POLICY})
+    state = request.app.state
+    if not hasattr(state, "docs"):  # it takes longer than most requests, and needs no key
+        state.docs = pages.docs(request.app.openapi())
+    return HTMLResponse(state.docs, headers={"Content-Security-Policy": _POLICY})

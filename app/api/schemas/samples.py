@@ -190,7 +190,10 @@ class SampleImage(BaseModel):
     label_index: int = Field(description="With `seed` and `label`, what determines the pixels.")
     seed: int
     step: int | None = Field(description="On the way to another seed, from 0; else null.")
-    sha256: str = Field(description="SHA-256 of the file, which is not kept if withheld.")
+    sha256: str = Field(
+        description="SHA-256 of the file, which is not kept if withheld. Its metadata name the"
+        " batch and the generator: to compare images of two batches, compare their pixels."
+    )
     released: bool
     withheld_reason: Flag | None = Field(
         description="Why: by the filter when it was drawn, or by a flag when it was curated."

@@ -11,6 +11,13 @@ def test_auto_is_the_cpu_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch
     assert torch.get_num_threads() == 1
 
 
+def test_torch_takes_no_more_threads_than_there_are_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("models.cores.usable", lambda: 1)
+    torch.set_num_threads(2)
+    device.choose("cpu", 0)
+    assert torch.get_num_threads() == 1
+
+
 def test_an_allocator_without_options_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("ctypes.CDLL", lambda _name: object())
     assert device.choose("cpu", 0).type == "cpu"
