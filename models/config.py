@@ -403,7 +403,7 @@ class ReportConfig(Frozen):
         4000, ge=100, le=10_000, description="Of a side with more, so many are drawn for features."
     )
     classifier_steps: int = Field(
-        300, ge=10, le=10_000, description="Of the training of a classifier, in profile deep."
+        200, ge=10, le=10_000, description="Of the training of a classifier, in profile deep."
     )
     classifier_seeds: int = Field(
         10, ge=2, le=50, description="Classifiers that are trained alike, in profile deep."

@@ -75,7 +75,7 @@ def head(seed: int) -> Image.Image:
 def archive() -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as file:
-        for number in range(60):
+        for number in range(90):
             label = ("glioma", "meningioma")[number % 2]
             png = io.BytesIO()
             head(number).save(png, "PNG")
