@@ -139,15 +139,7 @@ def restore(folder: Path, state: TrainingState) -> None:
     Raises:
         CheckpointError: when the folder is incomplete, corrupt or from another training.
     """
-    try:
-        text = (folder / SUMMARY).read_text(encoding="utf-8")
-        for name in (WEIGHTS, STATE):
-            _ = (folder / name).stat()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"the checkpoint {folder.name} is incomplete: {type(error).__name__}"
-        ) from error
-    summary = _parse(Summary, text, SUMMARY)
+    summary = _summary(folder)
     _demand_same_training(summary, state)
     for name, digest in summary.sha256.items():
         if _sha256(folder / name) != digest:
@@ -196,13 +188,7 @@ def load_judges(folder: Path, device: torch.device) -> Judges:
     Raises:
         CheckpointError: when the folder is incomplete, corrupt, foreign or of another format.
     """
-    try:
-        text = (folder / SUMMARY).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(
-            f"the checkpoint {folder.name} is incomplete: {type(error).__name__}"
-        ) from error
-    summary = _parse(Summary, text, SUMMARY)
+    summary = _summary(folder, (STATE,))
     _demand_plain_labels(summary.labels)
     asked, networks = build.judges(summary.config, summary.labels)
     for prefix, network in networks.items():
@@ -240,6 +226,19 @@ def _parse(kind: type[_H], text: str, name: str) -> _H:
     except ValidationError as error:
         fields = sorted({".".join(map(str, fault["loc"])) for fault in error.errors()})
         raise CheckpointError(f"{name} has unusable fields: {', '.join(fields)}") from error
+
+
+def _summary(folder: Path, needed: tuple[str, ...] = (WEIGHTS, STATE)) -> Summary:
+    """Read what a checkpoint says of itself, once its files are there."""
+    try:
+        text = (folder / SUMMARY).read_text(encoding="utf-8")
+        for name in needed:
+            _ = (folder / name).stat()
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(
+            f"the checkpoint {folder.name} is incomplete: {type(error).__name__}"
+        ) from error
+    return _parse(Summary, text, SUMMARY)
 
 
 def _demand_same_training(summary: Summary, state: TrainingState) -> None:
