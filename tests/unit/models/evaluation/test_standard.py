@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from scipy.ndimage import rotate
@@ -285,6 +286,33 @@ def test_one_network_for_all_labels_is_compared_as_one(
     found = standard.measure(three, Terms(("all",), ("all",), CONFIG, THRESHOLDS, 0), Silent())
     assert {metric.label for metric in found.metrics} == {None}
     assert Light.RED not in lights(found).values()
+
+
+@pytest.mark.parametrize("grey", [0, 128, 255])
+def test_constant_images_are_red(
+    heads: Heads,
+    judge: Callable[..., Findings],
+    grey: int,
+) -> None:
+    found = judge(np.full_like(heads[2].images, grey))
+    assert lights(found)[Axis.FIDELITY] is Light.RED
+    assert lights(found)[Axis.DIVERSITY] is Light.RED
+    assert found.judged is not None
+    assert all(DOUBLE in flags for flags in found.judged.flags[1:])
+
+
+def test_one_image_gives_no_verdict(heads: Heads, judge: Callable[..., Findings]) -> None:
+    assert set(lights(judge(heads[2].images[:1])).values()) == {Light.GREY}
+
+
+def test_number_of_threads_changes_no_verdict(heads: Heads, judge: Callable[..., Findings]) -> None:
+    before, first = torch.get_num_threads(), judge(heads[2].images)
+    try:
+        torch.set_num_threads(before + 1)
+        second = judge(heads[2].images)
+    finally:
+        torch.set_num_threads(before)
+    assert lights(first) == lights(second)
 
 
 def test_order_of_the_generated_images_changes_no_verdict(
