@@ -143,7 +143,7 @@ def judge(
 
 
 def _unlearnable(sides: tuple[Side, Side, Side], names: Sequence[str]) -> str | None:
-    training, holdout, _ = sides
+    training, holdout, generated = sides
     counts = np.bincount(training.labels, minlength=len(names))
     known = [n for n in range(len(names)) if counts[n] >= _FEWEST and (holdout.labels == n).any()]
     if len(known) < MIN_LABELS:
@@ -151,6 +151,8 @@ def _unlearnable(sides: tuple[Side, Side, Side], names: Sequence[str]) -> str | 
             f"not assessable: {len(known)} labels have {_FEWEST} training images and one that is"
             f" unseen, {MIN_LABELS} are needed"
         )
+    if not np.isin(generated.labels, holdout.labels).any():
+        return "not assessable: no label has generated and unseen real images"
     return None
 
 
@@ -170,8 +172,9 @@ def _lessons(
         EVEN: Lesson(real, made, 1 / 2),
         TWICE: Lesson(real, made, 2 / 3),
         SHUFFLED: Lesson(real, shuffled, 1 / 2),
-        ONLY: Lesson(real, made, 1.0),
     }
+    if np.isin(real.labels, made.labels).all():  # else real images would stand in
+        lessons[ONLY] = Lesson(real, made, 1.0)
     kept = np.flatnonzero(~is_flagged)
     if is_flagged.any() and len(kept) >= _FEWEST:
         lessons[FILTERED] = Lesson(real, made.take(kept), 1 / 2)
@@ -202,7 +205,7 @@ class _Draws:
             if is_positive.any() and not is_positive.all():
                 values = [areas(one[:, label], is_positive, self.images) for one in found]
                 of_label.append((np.stack(values, 1) * self.seeds).sum(1))
-        return np.asarray(np.nanmean(of_label, axis=0))
+        return _mean(of_label)
 
     def recalls(self, found: list[Floats], label: int) -> Floats:
         """Return the share of the images of a label that are taken for it, `(draws,)`."""
@@ -258,6 +261,13 @@ class _Gains:
             for name, values in gains.items()
         ]
         return found, _together(told)
+
+
+def _mean(rows: list[Floats]) -> Floats:
+    """Return the mean of what could be computed of each draw, `(draws,)`; `nan` if nothing."""
+    known = ~np.isnan(rows)
+    count = known.sum(0)
+    return np.asarray(np.where(known, rows, 0.0).sum(0) / np.where(count > 0, count, np.nan))
 
 
 def holm(doubts: list[float]) -> list[float]:
@@ -316,8 +326,8 @@ class _Rights:
             for one in pairs
             if one.label is not None and len(one.generated) and len(one.holdout)
         }
-        both = np.nanmean(list(of_label.values()), axis=0)  # (2, draws)
-        rows = [(pairs[0], both[0], both[1])]
+        made, real = (_mean([one[side] for one in of_label.values()]) for side in (0, 1))
+        rows = [(pairs[0], made, real)]
         rows += [(one, *of_label[one.label]) for one in pairs if one.label in of_label]
         return [self._metric(one, made, real, terms) for one, made, real in rows]
 

@@ -59,7 +59,8 @@ def setting(sides: tuple[Side, Side, Side]) -> tuple[list[Sides], Terms]:
     pairs = [pair(None, sides, [np.arange(len(side)) for side in sides], CONFIG.draws, [0])]
     for number, name in enumerate(NAMES):
         of_label = [np.flatnonzero(side.labels == number) for side in sides]
-        pairs.append(pair(name, sides, of_label, CONFIG.draws, [0]))
+        if len(of_label[1]):
+            pairs.append(pair(name, sides, of_label, CONFIG.draws, [0]))
     return pairs, Terms(NAMES, NAMES, CONFIG, THRESHOLDS, 0)
 
 
@@ -198,6 +199,22 @@ def test_too_little_gives_no_verdict(made: Side, words: str) -> None:
     assert found.verdicts[Axis.UTILITY].verdict is Light.GREY
     assert words in found.verdicts[Axis.LABELS].reason
     assert not found.metrics
+
+
+def test_labels_that_are_not_on_both_sides_give_no_verdict() -> None:
+    made = shapes(90, 2)
+    unseen = UNSEEN.take(np.flatnonzero(UNSEEN.labels < 2))
+    sides = (TRAINING, unseen, Side(made.images, np.full(90, 2), made.groups))
+    pairs, terms = setting(sides)
+    found = utility.measure(sides, pairs, np.zeros(90, bool), terms, Silent())
+    assert "no label has generated and unseen" in found.verdicts[Axis.UTILITY].reason
+
+
+def test_generated_images_alone_are_not_asked_where_a_label_is_missing() -> None:
+    real = Examples.of(TRAINING.images, TRAINING.labels)
+    few = real.take(np.flatnonzero(real.labels < 2))
+    assert utility.ONLY not in utility._lessons(real, few, np.zeros(len(few), bool), 0)
+    assert utility.ONLY in utility._lessons(real, real, np.zeros(len(real), bool), 0)
 
 
 def test_one_label_gives_no_verdict() -> None:
