@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from app.api.middleware import request_id
+from app.api.security_headers import security_headers
 from app.errors import (
     BadRequestError,
     ForbiddenError,
@@ -200,6 +201,9 @@ def _unknown(request: Request, error: Exception) -> JSONResponse:
         "internal",
         "Unexpected error",
         "the fault is ours; quote the request_id when you report it",
-        # This answer is given outside the middleware that adds it to all others.
-        headers={"X-Request-ID": request_id(request.scope)},
+        # This answer is given outside the middleware that adds them to all others.
+        headers={
+            "X-Request-ID": request_id(request.scope),
+            **security_headers(MEDIA_TYPE, is_secure=request.url.scheme == "https"),
+        },
     )
