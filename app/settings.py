@@ -9,14 +9,16 @@ from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     FilePath,
+    IPvAnyNetwork,
     SecretStr,
     ValidationInfo,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SERVICE_VARIABLES = "service.json"
 """In the laptop's data folder: the variables that the service's processes were started with."""
@@ -31,6 +33,21 @@ def _refuse_placeholder(secret: SecretStr) -> SecretStr:
 
 
 Secret = Annotated[SecretStr, AfterValidator(_refuse_placeholder)]
+
+
+def _split(listed: object) -> object:
+    return listed.replace(",", " ").split() if isinstance(listed, str) else listed
+
+
+def _refuse_everybody(network: IPvAnyNetwork) -> IPvAnyNetwork:
+    if network.prefixlen == 0:
+        raise ValueError("names every address there is; name those of the proxies")
+    return network
+
+
+Listed = (NoDecode, BeforeValidator(_split))
+"""In the environment a list is written with commas or spaces between."""
+Network = Annotated[IPvAnyNetwork, AfterValidator(_refuse_everybody)]
 
 
 def _with_query(url: str, **parameters: str) -> SecretStr:
@@ -140,6 +157,16 @@ class Settings(DatabaseSettings):
     data_key: Secret = Field(
         description="Seals names of files and stands behind hashes of patients. Keep it: another"
         " opens no name, and gives the same patient another hash."
+    )
+
+    trusted_proxies: Annotated[tuple[Network, ...], *Listed] = Field(
+        (), description="Addresses, or networks, whose X-Forwarded-For and -Proto are believed."
+    )
+    head_timeout_s: int = Field(
+        20, ge=1, description="A connection that brings no whole head of a request is then closed."
+    )
+    body_timeout_s: float = Field(
+        60, gt=0, description="A body that is silent, or comes at a crawl, for so long is refused."
     )
 
     max_upload_bytes: int = Field(20 << 30, ge=1, description="Largest body of a dataset upload.")
