@@ -45,9 +45,19 @@ def _refuse_everybody(network: IPvAnyNetwork) -> IPvAnyNetwork:
     return network
 
 
+def _refuse_no_origin(given: str) -> str:
+    origin = given.lower()
+    parts = urlsplit(origin)
+    is_whole = f"{parts.scheme}://{parts.netloc}" == origin and parts.hostname is not None
+    if parts.scheme not in {"http", "https"} or not is_whole or set(origin) & set("*@"):
+        raise ValueError("is no origin such as https://viewer.example.org")
+    return origin
+
+
 Listed = (NoDecode, BeforeValidator(_split))
 """In the environment a list is written with commas or spaces between."""
 Network = Annotated[IPvAnyNetwork, AfterValidator(_refuse_everybody)]
+Origin = Annotated[str, AfterValidator(_refuse_no_origin)]
 
 
 def _with_query(url: str, **parameters: str) -> SecretStr:
@@ -161,6 +171,9 @@ class Settings(DatabaseSettings):
 
     trusted_proxies: Annotated[tuple[Network, ...], *Listed] = Field(
         (), description="Addresses, or networks, whose X-Forwarded-For and -Proto are believed."
+    )
+    cors_origins: Annotated[tuple[Origin, ...], *Listed] = Field(
+        (), description="Origins of pages of others that may call the API from a browser."
     )
     head_timeout_s: int = Field(
         20, ge=1, description="A connection that brings no whole head of a request is then closed."

@@ -112,10 +112,33 @@ def test_proxies_that_are_anybody_are_refused(monkeypatch: pytest.MonkeyPatch, l
     assert _faults()
 
 
-@pytest.mark.parametrize("name", ["GLIAFORGE_TRUSTED_PROXIES"])
+@pytest.mark.parametrize("name", ["GLIAFORGE_TRUSTED_PROXIES", "GLIAFORGE_CORS_ORIGINS"])
 def test_empty_list_is_none(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     monkeypatch.setenv(name, "")
     assert getattr(settings.settings(), name.removeprefix("GLIAFORGE_").lower()) == ()
+
+
+def test_origins_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIAFORGE_CORS_ORIGINS", "https://A.example,http://localhost:3000")
+    assert settings.settings().cors_origins == ("https://a.example", "http://localhost:3000")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "*",
+        "null",
+        "a.example",
+        "https://",
+        "https://*.a.example",
+        "https://a.example/",
+        "ftp://a",
+        "https://u@a.example",
+    ],
+)
+def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, listed: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_CORS_ORIGINS", listed)
+    assert _faults()
 
 
 def test_laptop_takes_no_server_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Clients that dawdle, proxies that claim: over sockets, on the real server."""
+"""Clients that dawdle, proxies that claim, pages of others: over sockets, on the real server."""
 
 import socket
 import threading
@@ -19,9 +19,12 @@ from app.settings import Settings
 Serve = Callable[[Settings], AbstractContextManager[str]]
 MUCH_BYTES = 64 << 20
 """More than the operating system keeps for a client that does not read."""
+PAGE = "https://viewer.example"
 POST = (
     b"POST /v1/datasets HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\nContent-Type: application/json"
 )
+ASK = {"Origin": PAGE, "Access-Control-Request-Method": "POST",
+       "Access-Control-Request-Headers": "Authorization, Idempotency-Key"}  # fmt: skip
 
 
 @pytest.fixture
@@ -142,3 +145,29 @@ def _said(settings: Settings) -> dict[str, object]:
         name: value.get_secret_value() if hasattr(value, "get_secret_value") else value
         for name, value in shown.items()
     }
+
+
+def test_pages_of_others_are_told_nothing(client: Callable[..., httpx.Client]) -> None:
+    asked = client().options("/v1/datasets", headers=ASK)
+    assert asked.status_code == 405
+    for answer in (asked, client().get("/livez", headers={"Origin": PAGE})):
+        assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+def test_only_named_pages_may_call(serve: Serve, settings: Settings) -> None:
+    named = settings.model_copy(update={"cors_origins": (PAGE,)})
+    with (
+        serve(named) as url,
+        httpx.Client(base_url=url, trust_env=False) as client,
+    ):
+        asked = client.options("/v1/datasets", headers=ASK)
+        refused = client.options("/v1/datasets", headers=ASK | {"Origin": f"{PAGE}.evil.example"})
+        called = client.get("/v1/datasets", headers={"Origin": PAGE})
+    assert (asked.status_code, refused.status_code) == (200, 400)
+    assert asked.headers["access-control-allow-origin"] == PAGE
+    assert "authorization" in asked.headers["access-control-allow-headers"].lower()
+    assert "access-control-allow-origin" not in refused.headers
+    assert called.status_code == 401
+    assert called.headers["access-control-allow-origin"] == PAGE
+    assert "access-control-allow-credentials" not in called.headers
+    assert called.headers["x-content-type-options"] == "nosniff"
