@@ -60,6 +60,11 @@ types: $(INSTALLED) ## Check types, strictly.
 imports: $(INSTALLED) ## Check that arrows point down.
 	$(BIN)/lint-imports
 
+.PHONY: audit
+audit: $(INSTALLED) ## Look for dangerous calls in the code, and for known faults in what it depends on.
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive app worker models deploy
+	.ci/advisories $(BIN)/pip-audit
+
 .PHONY: format
 format: $(INSTALLED) ## Format the code.
 	$(BIN)/ruff check --fix --select I

@@ -280,8 +280,9 @@ def _api(options: argparse.Namespace) -> int:
     from app.api.server import make_server  # noqa: PLC0415
     from app.main import create_app  # noqa: PLC0415 - only this command needs them
 
-    configure_logging(settings().log_level, "api")
-    make_server(create_app(), host=options.host, port=options.port).run()
+    known = settings()
+    configure_logging(known.log_level, "api")
+    make_server(create_app(known), known, host=options.host, port=options.port).run()
     return 0
 
 

@@ -79,6 +79,12 @@ class IdempotencyMismatchError(GliaforgeError):
     code, title, status = "idempotency_mismatch", "The key was used for another request", 422
 
 
+class TooSlowError(GliaforgeError):
+    """The body did not come in time."""
+
+    code, title, status = "too_slow", "The body came too slowly", 408
+
+
 class TooLargeError(GliaforgeError):
     """The body is larger than this route takes."""
 

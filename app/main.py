@@ -12,6 +12,8 @@ from pydantic import JsonValue
 
 from app.api import problems
 from app.api.caching import PictureCache
+from app.api.cross_origin import CrossOrigin
+from app.api.deadlines import BodyDeadline
 from app.api.event_stream import EventReader
 from app.api.middleware import RequestContext
 from app.api.routers import (
@@ -64,6 +66,9 @@ def create_app(values: Settings | None = None) -> FastAPI:
         redoc_url=None,
         generate_unique_id_function=_operation_id,
     )
+    # The last is the outermost. What they need to know is known once the application has started.
+    app.add_middleware(BodyDeadline, timeout_s=lambda: app.state.parts.settings.body_timeout_s)
+    app.add_middleware(CrossOrigin, origins=lambda: app.state.parts.settings.cors_origins)
     app.add_middleware(RequestContext)
     problems.install(app)
     for router in (

@@ -41,6 +41,7 @@ def make_parts(settings: Settings, *, pool_size: int = 10) -> Parts:
             bucket=settings.s3_bucket,
             access_key=settings.s3_access_key.get_secret_value(),
             secret_key=settings.s3_secret_key.get_secret_value(),
+            ca=settings.s3_ca,
         ),
         queue=queue,
         secrecy=Secrecy(settings.data_key.get_secret_value()),

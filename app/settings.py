@@ -5,9 +5,20 @@ import os
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    FilePath,
+    IPvAnyNetwork,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 SERVICE_VARIABLES = "service.json"
 """In the laptop's data folder: the variables that the service's processes were started with."""
@@ -22,6 +33,47 @@ def _refuse_placeholder(secret: SecretStr) -> SecretStr:
 
 
 Secret = Annotated[SecretStr, AfterValidator(_refuse_placeholder)]
+
+
+def _split(listed: object) -> object:
+    return listed.replace(",", " ").split() if isinstance(listed, str) else listed
+
+
+def _refuse_everybody(network: IPvAnyNetwork) -> IPvAnyNetwork:
+    if network.prefixlen == 0:
+        raise ValueError("names every address there is; name those of the proxies")
+    return network
+
+
+def _refuse_no_origin(given: str) -> str:
+    origin = given.lower()
+    parts = urlsplit(origin)
+    is_whole = f"{parts.scheme}://{parts.netloc}" == origin and parts.hostname is not None
+    if parts.scheme not in {"http", "https"} or not is_whole or set(origin) & set("*@"):
+        raise ValueError("is no origin such as https://viewer.example.org")
+    return origin
+
+
+Listed = (NoDecode, BeforeValidator(_split))
+"""In the environment a list is written with commas or spaces between."""
+Network = Annotated[IPvAnyNetwork, AfterValidator(_refuse_everybody)]
+Origin = Annotated[str, AfterValidator(_refuse_no_origin)]
+
+
+def _with_query(url: str, **parameters: str) -> SecretStr:
+    """Return `url` with more parameters; what it says already stands as it is written.
+
+    Raises:
+        ValueError: if it has one of them already.
+    """
+    twice = parse_qs(urlsplit(url).query).keys() & parameters.keys()
+    if twice:
+        raise ValueError(f"says {', '.join(sorted(twice))} too; say it in one place")
+    if not parameters:
+        return SecretStr(url)
+    # libpq reads a plus sign as it is.
+    query = urlencode(parameters, quote_via=quote)
+    return SecretStr(f"{url}{'&' if '?' in url else '?'}{query}")
 
 
 class HomeSettings(BaseSettings):
@@ -50,9 +102,32 @@ class ClientSettings(BaseSettings):
 class DatabaseSettings(BaseSettings):
     """Where the database is: all that migrating and making a first key need to know."""
 
-    model_config = SettingsConfigDict(env_prefix="GLIAFORGE_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="GLIAFORGE_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,  # it may be a URL with a password, and errors are logged
+    )
 
-    database_url: Secret
+    # Before the URL, into which they are put.
+    database_ca: FilePath | None = Field(
+        None, description="PEM certificates that the database's must be signed by."
+    )
+    database_sslmode: Literal["require", "verify-ca", "verify-full"] | None = Field(
+        None, description="libpq's; without it, it is what the URL says, or `prefer`."
+    )
+    database_url: Secret = Field(description="`postgresql+psycopg://...`; TLS is put into it.")
+
+    @field_validator("database_url")
+    @classmethod
+    def _secure_database(cls, url: SecretStr, known: ValidationInfo) -> SecretStr:
+        mode, ca = known.data.get("database_sslmode"), known.data.get("database_ca")
+        if (mode in {"verify-ca", "verify-full"}) != (ca is not None):
+            raise ValueError("verify-ca and verify-full need database_ca, and it needs one of them")
+        wanted = {"sslmode": mode, "sslrootcert": ca}
+        return _with_query(
+            url.get_secret_value(), **{name: str(value) for name, value in wanted.items() if value}
+        )
 
     @classmethod
     def read(cls, home: Path) -> Self:
@@ -64,13 +139,20 @@ class DatabaseSettings(BaseSettings):
         known = home / SERVICE_VARIABLES
         if "GLIAFORGE_DATABASE_URL" in os.environ or not known.exists():  # noqa: TID251 - this is the one place
             return cls()
-        return cls(database_url=json.loads(known.read_text())["GLIAFORGE_DATABASE_URL"])
+        return cls(
+            database_url=json.loads(known.read_text())["GLIAFORGE_DATABASE_URL"],
+            database_ca=None,
+            database_sslmode=None,
+        )
 
 
 class Settings(DatabaseSettings):
     """What the API, the workers and the scheduler need to know."""
 
-    broker_url: Secret
+    broker_ca: FilePath | None = Field(
+        None, description="PEM certificates that the broker's must be signed by; else the system's."
+    )
+    broker_url: Secret = Field(description="`redis://...`, or `rediss://...` for TLS.")
     s3_endpoint_internal: str = Field(description="Where this process reaches the storage.")
     s3_endpoint_public: str = Field(
         description="Where clients reach it: a presigned URL signs its host."
@@ -79,9 +161,25 @@ class Settings(DatabaseSettings):
     s3_bucket: str = "gliaforge"
     s3_access_key: Secret
     s3_secret_key: Secret
+    s3_ca: FilePath | None = Field(
+        None, description="PEM certificates that the storage's must be signed by; else botocore's."
+    )
     data_key: Secret = Field(
         description="Seals names of files and stands behind hashes of patients. Keep it: another"
         " opens no name, and gives the same patient another hash."
+    )
+
+    trusted_proxies: Annotated[tuple[Network, ...], *Listed] = Field(
+        (), description="Addresses, or networks, whose X-Forwarded-For and -Proto are believed."
+    )
+    cors_origins: Annotated[tuple[Origin, ...], *Listed] = Field(
+        (), description="Origins of pages of others that may call the API from a browser."
+    )
+    head_timeout_s: int = Field(
+        20, ge=1, description="A connection that brings no whole head of a request is then closed."
+    )
+    body_timeout_s: float = Field(
+        60, gt=0, description="A body that is silent, or comes at a crawl, for so long is refused."
     )
 
     max_upload_bytes: int = Field(20 << 30, ge=1, description="Largest body of a dataset upload.")
@@ -132,6 +230,28 @@ class Settings(DatabaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    @field_validator("broker_url")
+    @classmethod
+    def _secure_broker(cls, url: SecretStr, known: ValidationInfo) -> SecretStr:
+        """Have certificates checked: kombu checks none unless it is told to."""
+        plain, ca = url.get_secret_value(), known.data.get("broker_ca")
+        if urlsplit(plain).scheme != "rediss":
+            if ca is not None:
+                raise ValueError("broker_ca needs a rediss:// URL")
+            return url
+        said = {name: value[-1].lower() for name, value in parse_qs(urlsplit(plain).query).items()}
+        demand = said.get("ssl_cert_reqs", "required").removeprefix("cert_")
+        if demand != "required" or said.get("ssl_check_hostname") == "false":
+            raise ValueError("must not turn the check of the certificate off")
+        wanted = {} if "ssl_cert_reqs" in said else {"ssl_cert_reqs": "required"}
+        return _with_query(plain, **wanted, **({"ssl_ca_certs": str(ca)} if ca else {}))
+
+    @model_validator(mode="after")
+    def _check_s3_ca(self) -> Self:
+        if self.s3_ca is not None and not self.s3_endpoint_internal.startswith("https://"):
+            raise ValueError("s3_ca needs an s3_endpoint_internal with https://")
+        return self
+
 
 @lru_cache(maxsize=1)
 def settings() -> Settings:
@@ -148,11 +268,12 @@ def tuning() -> dict[str, str]:
 
     Where the servers are is not among them: the laptop starts its own.
     """
-    own = {"database_url", "broker_url", "scratch", "data_key"}
+    own = {"scratch", "data_key"}
+    servers = ("database_", "broker_", "s3_")
     names = (
         f"GLIAFORGE_{name.upper()}"
         for name in Settings.model_fields
-        if name not in own and not name.startswith("s3_")
+        if name not in own and not name.startswith(servers)
     )
     return {name: os.environ[name] for name in names if name in os.environ}  # noqa: TID251 - this is the one place
 
@@ -167,12 +288,16 @@ def check_tuning() -> Settings:
     """
     nowhere = SecretStr("not connected")
     return Settings(
+        database_ca=None,
+        database_sslmode=None,
         database_url=nowhere,
+        broker_ca=None,
         broker_url=nowhere,
         s3_endpoint_internal="",
         s3_endpoint_public="",
         s3_access_key=nowhere,
         s3_secret_key=nowhere,
+        s3_ca=None,
         data_key=nowhere,
     )
 

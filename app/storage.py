@@ -74,8 +74,12 @@ class Storage:
         bucket: str,
         access_key: str,
         secret_key: str,
+        ca: Path | None = None,
     ) -> None:
-        """Prepare two clients; nothing is connected before the first call."""
+        """Prepare two clients; nothing is connected before the first call.
+
+        By TLS, the storage's certificate must be signed by one of `ca`, or of botocore's own.
+        """
         self.bucket = bucket
         session = boto3.Session(access_key, secret_key, region_name=region)
         config = Config(
@@ -91,7 +95,12 @@ class Storage:
             request_checksum_calculation="when_required",
             response_checksum_validation="when_required",
         )
-        self.client: S3Client = session.client("s3", endpoint_url=endpoint_internal, config=config)
+        self.client: S3Client = session.client(
+            "s3",
+            endpoint_url=endpoint_internal,
+            config=config,
+            verify=None if ca is None else str(ca),
+        )
         # To ask whether a body is welcome costs a way there and back for each; ours are.
         self.client.meta.events.unregister("before-call.s3", add_expect_header)
         self._public: S3Client = session.client("s3", endpoint_url=endpoint_public, config=config)

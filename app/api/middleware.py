@@ -7,6 +7,8 @@ import structlog
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.api.security_headers import security_headers
+
 log = structlog.get_logger()
 MAX_REQUEST_ID = 64
 
@@ -50,12 +52,9 @@ class RequestContext:
                 status = message["status"]
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = scope["request_id"]
-                headers["X-Content-Type-Options"] = "nosniff"
-                headers.setdefault("Cache-Control", "no-store")
-                headers["Content-Security-Policy"] = (
-                    "default-src 'none'; img-src 'self' data:; style-src 'self' 'unsafe-inline';"
-                    " script-src 'self'; connect-src 'self'; frame-ancestors 'none'"
-                )
+                media_type, is_secure = headers.get("content-type", ""), scope["scheme"] == "https"
+                for name, value in security_headers(media_type, is_secure=is_secure).items():
+                    headers.setdefault(name, value)
             await send(message)
 
         try:

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
 
 from app.api.middleware import request_id
+from app.api.security_headers import security_headers
 from app.errors import (
     BadRequestError,
     ForbiddenError,
@@ -22,6 +23,7 @@ from app.errors import (
     InvalidRequestError,
     NotFoundError,
     TooLargeError,
+    TooSlowError,
     UnauthorizedError,
     UnavailableError,
 )
@@ -63,12 +65,13 @@ class Problem(BaseModel):
 def documented(*errors: type[GliaforgeError]) -> dict[int | str, dict[str, object]]:
     """Return the `responses` of an operation that can end in `errors`.
 
-    Every operation under /v1 can also answer 400, 401, 403, 413, 422 and 503.
+    Every operation under /v1 can also answer 400, 401, 403, 408, 413, 422 and 503.
     """
     always: tuple[type[GliaforgeError], ...] = (
         BadRequestError,
         UnauthorizedError,
         ForbiddenError,
+        TooSlowError,
         TooLargeError,
         InvalidRequestError,
         UnavailableError,
@@ -163,6 +166,9 @@ def _http(request: Request, error: Exception) -> JSONResponse:
     code = HTTPStatus(error.status_code).name.lower()
     if error.status_code == TooLargeError.status:
         return answer(request, TooLargeError("the body is larger than this route takes"))
+    if error.status_code == TooSlowError.status:
+        detail = "the body came too slowly, or stopped; send it again, a large one in parts"
+        return answer(request, TooSlowError(detail, headers={"Connection": "close"}))
     headers = dict(error.headers or {})
     if "Allow" in headers:
         headers["Allow"] = ", ".join(_methods(request)) or headers["Allow"]
@@ -201,6 +207,9 @@ def _unknown(request: Request, error: Exception) -> JSONResponse:
         "internal",
         "Unexpected error",
         "the fault is ours; quote the request_id when you report it",
-        # This answer is given outside the middleware that adds it to all others.
-        headers={"X-Request-ID": request_id(request.scope)},
+        # This answer is given outside the middleware that adds them to all others.
+        headers={
+            "X-Request-ID": request_id(request.scope),
+            **security_headers(MEDIA_TYPE, is_secure=request.url.scheme == "https"),
+        },
     )

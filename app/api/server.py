@@ -5,6 +5,9 @@ import socket
 import uvicorn
 from fastapi import FastAPI
 
+from app.api.deadlines import DeadlineProtocol
+from app.settings import Settings
+
 GRACE_S = 20
 
 
@@ -20,12 +23,20 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def make_server(app: FastAPI, *, host: str = "127.0.0.1", port: int = 8000) -> uvicorn.Server:
+def make_server(
+    app: FastAPI, settings: Settings, *, host: str = "127.0.0.1", port: int = 8000
+) -> uvicorn.Server:
     """Return a server of `app` that has not been started."""
     configuration = uvicorn.Config(
         app,
         host=host,
         port=port,
+        http=DeadlineProtocol,
+        ws="none",
+        # Of its own accord uvicorn believes whoever calls from this machine.
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
+        timeout_keep_alive=settings.head_timeout_s,
         log_config=None,  # its records go where ours go, as JSON
         access_log=False,  # our middleware logs requests, with their ids
         timeout_graceful_shutdown=GRACE_S,

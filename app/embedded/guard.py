@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> None:
     if os.getppid() != int(parent):
         sys.exit("the parent is gone")
     try:
-        os.execvp(program[0], program)  # noqa: S606 - no shell is wanted
+        os.execvp(program[0], program)  # noqa: S606 - no shell is wanted  # nosec B606
     except OSError as error:
         sys.exit(f"{program[0]}: {error.strerror}")
 

@@ -95,3 +95,55 @@ def test_children_inherit_no_variable_of_the_service(monkeypatch: pytest.MonkeyP
     assert inherited["CUDA_VISIBLE_DEVICES"] == "1"
     assert "PATH" in inherited
     assert not set(GOOD) & set(inherited)
+
+
+@pytest.mark.parametrize("listed", ["10.0.0.7, 10.1.0.0/16", "10.0.0.7 10.1.0.0/16"])
+def test_proxies_are_addresses_and_networks(monkeypatch: pytest.MonkeyPatch, listed: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_TRUSTED_PROXIES", listed)
+    assert [str(one) for one in settings.settings().trusted_proxies] == [
+        "10.0.0.7/32",
+        "10.1.0.0/16",
+    ]
+
+
+@pytest.mark.parametrize("listed", ["*", "0.0.0.0/0", "::/0", "proxy.example", "10.0.0.7/8"])
+def test_proxies_that_are_anybody_are_refused(monkeypatch: pytest.MonkeyPatch, listed: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_TRUSTED_PROXIES", listed)
+    assert _faults()
+
+
+@pytest.mark.parametrize("name", ["GLIAFORGE_TRUSTED_PROXIES", "GLIAFORGE_CORS_ORIGINS"])
+def test_empty_list_is_none(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv(name, "")
+    assert getattr(settings.settings(), name.removeprefix("GLIAFORGE_").lower()) == ()
+
+
+def test_origins_are_a_list(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIAFORGE_CORS_ORIGINS", "https://A.example,http://localhost:3000")
+    assert settings.settings().cors_origins == ("https://a.example", "http://localhost:3000")
+
+
+@pytest.mark.parametrize(
+    "listed",
+    [
+        "*",
+        "null",
+        "a.example",
+        "https://",
+        "https://*.a.example",
+        "https://a.example/",
+        "ftp://a",
+        "https://u@a.example",
+    ],
+)
+def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, listed: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_CORS_ORIGINS", listed)
+    assert _faults()
+
+
+def test_laptop_takes_no_server_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DATABASE_CA", "DATABASE_SSLMODE", "BROKER_CA", "S3_CA"):
+        monkeypatch.setenv(f"GLIAFORGE_{name}", __file__)
+    monkeypatch.setenv("GLIAFORGE_BODY_TIMEOUT_S", "5")
+    assert settings.check_tuning().body_timeout_s == 5
+    assert settings.tuning() == {"GLIAFORGE_BODY_TIMEOUT_S": "5"}

@@ -20,7 +20,7 @@ Serve = Callable[[Settings], AbstractContextManager[str]]
 @contextmanager
 def _serving(settings: Settings) -> Iterator[str]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = make_server(create_app(settings))
+        server = make_server(create_app(settings), settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
         try:

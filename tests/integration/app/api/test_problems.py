@@ -10,6 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from app import resources
 from app.api.bodies import MAX_BODY_BYTES
+from app.api.security_headers import security_headers
 from app.parts import Parts
 
 Client = Callable[..., httpx.Client]
@@ -93,11 +94,11 @@ def test_hostile_request_id_is_replaced(client: Client, given: str | bytes) -> N
 
 
 def test_every_answer_has_security_headers(client: Client) -> None:
-    for path in ("/livez", "/v1/jobs", "/nowhere"):
-        headers = client().get(path).headers
-        assert headers["x-content-type-options"] == "nosniff"
-        assert "default-src 'none'" in headers["content-security-policy"]
-        assert headers["cache-control"] == "no-store"
+    wanted = security_headers("application/json", is_secure=False).items()
+    for path in ("/livez", "/v1/jobs", "/nowhere", "/openapi.json"):
+        answer = client().get(path)
+        assert all(answer.headers[name] == value for name, value in wanted)
+        assert "strict-transport-security" not in answer.headers
 
 
 def test_unexpected_error_shows_nothing_internal(
@@ -110,6 +111,8 @@ def test_unexpected_error_shows_nothing_internal(
     answer = api.get("/v1/datasets")
     found = _problem(answer, 500, "internal")
     assert "MUELLER" not in answer.text
+    wanted = security_headers("application/problem+json", is_secure=False)
+    assert all(answer.headers[name] == value for name, value in wanted.items())
     assert found["detail"] == "the fault is ours; quote the request_id when you report it"
 
 

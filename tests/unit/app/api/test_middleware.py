@@ -11,7 +11,9 @@ from app.api import middleware
 from app.api.middleware import RequestContext, request_id
 
 
-def _call(app: RequestContext, headers: list[tuple[bytes, bytes]]) -> list[Message]:
+def _call(
+    app: RequestContext, headers: list[tuple[bytes, bytes]], scheme: str = "http"
+) -> list[Message]:
     sent: list[Message] = []
 
     async def receive() -> Message:
@@ -22,6 +24,7 @@ def _call(app: RequestContext, headers: list[tuple[bytes, bytes]]) -> list[Messa
 
     scope: Scope = {
         "type": "http",
+        "scheme": scheme,
         "method": "GET",
         "path": "/v1/datasets",
         "query_string": b"filename=MUELLER.zip",
@@ -73,3 +76,19 @@ def test_anything_else_is_replaced(given: bytes) -> None:
     replaced = dict(start["headers"])[b"x-request-id"]
     assert replaced != given
     assert len(replaced) == 32
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_strict_transport_is_asked_for_behind_tls(scheme: str) -> None:
+    (start,) = _call(RequestContext(_fine), [], scheme)
+    assert (b"strict-transport-security" in dict(start["headers"])) == (scheme == "https")
+
+
+def test_answer_may_have_stricter_headers_of_its_own() -> None:
+    own = (b"cache-control", b"private, no-cache")
+
+    async def picture(_scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [own]})
+
+    (start,) = _call(RequestContext(picture), [])
+    assert [pair for pair in start["headers"] if pair[0] == own[0]] == [own]

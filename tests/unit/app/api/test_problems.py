@@ -26,7 +26,7 @@ def test_lone_surrogate_in_a_pointer_can_be_sent() -> None:
 
 
 def test_every_route_documents_what_any_request_may_meet() -> None:
-    assert set(documented()) == {400, 401, 403, 413, 422, 503}
+    assert set(documented()) == {400, 401, 403, 408, 413, 422, 503}
 
 
 def test_errors_of_one_status_share_their_description() -> None:
