@@ -55,6 +55,10 @@ LOWER_IS_BETTER = frozenset(
     }
 )
 """A number in neither set has no direction, as `high_frequency_db`, which is best at 0."""
+DEPENDS_ON_SIZE = frozenset(
+    {"coverage", "unique_neighbours", "doubles", "vendi_ratio", "frechet_distance", "c2st_auc"}
+)
+"""More images cover more, and repeat more: these compare nothing between batches of two sizes."""
 
 _SHOWN = ("value", "ci", "floor", "verdict")
 _CONDITIONS: dict[str, Callable[[Document], object]] = {
@@ -85,8 +89,12 @@ def compare(a: Document, b: Document) -> dict[str, Any]:
 def change(metric_id: str, a: Document, b: Document) -> Change | None:
     """Say what a metric's value of `b` is beside that of `a`; intervals that touch are not apart.
 
-    None if the metric has no direction, or one of the two no interval.
+    None if the metric has no direction, or one of the two no interval, or the number depends on how
+    many images there are and they are not as many.
     """
+    sizes = [(one["n_real"], one["n_generated"]) for one in (a, b)]
+    if metric_id in DEPENDS_ON_SIZE and sizes[0] != sizes[1]:
+        return None
     is_good_high = metric_id in HIGHER_IS_BETTER
     if a["ci"] is None or b["ci"] is None or not (is_good_high or metric_id in LOWER_IS_BETTER):
         return None

@@ -71,7 +71,11 @@ def samples_key(batch: SampleBatch, report: Report) -> str:
 def read(samples_csv: bytes) -> Flagged:
     """Return the flags of each image that a report judged."""
     lines = csv.DictReader(io.StringIO(samples_csv.decode()))
-    return {one["file"]: frozenset(one["flags"].split(";")) for one in lines}
+    return {
+        one["file"]: frozenset(one["flags"].split(";"))
+        for one in lines
+        if one["nearest_distance"]  # what is listed without one was not judged
+    }
 
 
 def reasons(flagged: Flagged, drop: Collection[Flag]) -> dict[str, Flag]:
@@ -113,7 +117,7 @@ def create(
         seed=source.seed,
         format=source.format,
         config=source.config,
-        notes=source.notes,
+        notes=[note for note in source.notes if note != samples.NOT_COMPARED],
         curated_from=source.id,
         curated_by=report.id,
         curated_drop=[flag.value for flag in Flag if flag in drop],

@@ -3,6 +3,7 @@
 import base64
 from collections.abc import Mapping
 from functools import lru_cache
+from threading import Lock
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
@@ -75,6 +76,10 @@ def docs(document: Mapping[str, Any]) -> str:
     return page.render(document, tags=tags)
 
 
+_PRINTER = Lock()
+"""A page takes seconds of a core to print: one at a time."""
+
+
 def pdf(page: str) -> bytes:
     """Return one of these pages as a PDF; whatever it names outside of itself is not fetched.
 
@@ -87,6 +92,11 @@ def pdf(page: str) -> bytes:
         raise NotInstalledError(
             "PDF needs the extra `pdf` and the system's Pango; or print the page at .../html"
         ) from error
+    with _PRINTER:
+        return _printed(weasyprint, page)
+
+
+def _printed(weasyprint: Any, page: str) -> bytes:
     fetcher = weasyprint.URLFetcher(allowed_protocols={"data"})
     made: bytes = weasyprint.HTML(string=page, url_fetcher=fetcher).write_pdf()
     return made

@@ -44,7 +44,7 @@ def _measure(text: str) -> str:
 # Not by a pattern of pydantic's, whose engine has other letters than Python's.
 Label = Annotated[str, AfterValidator(_label)]
 Measure = Annotated[str, AfterValidator(_measure)]
-Reason = Annotated[str, Field(pattern=r"^[0-9A-Za-z ,.:;+-]{1,300}$")]
+Reason = Annotated[str, Field(pattern=r"^[0-9A-Za-z ,.:;+()-]{1,300}$")]
 """Why a generator was not passed: a sentence without markup."""
 Split = Literal["train", "validation", "holdout"]
 Count = Annotated[int, Field(ge=0, le=MOST_IMAGES)]

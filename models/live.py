@@ -27,6 +27,7 @@ _NEIGHBOURS = 3
 _NOISE_STD = 25.0
 """Of 255: noise in which a tumour can still be seen, but which nobody takes for a scan."""
 _SPOILED = 500
+_SHUFFLES, _BY_FAR = 50, 4.0
 
 Values = dict[str, float]
 Draw = Callable[[str, int], NDArray[np.uint8]]
@@ -56,7 +57,7 @@ class Live:
         self._weights = kernel.group_weights(validation.groups.numpy(), _DRAWS, self._random)
         self._count = min(_IMAGES[device.type], 4 * len(unseen))
         self._power = powers(validation.images.numpy()[:, 0]).mean(0)
-        self._contrast = _contrast(self._learnt, train.labels.numpy()[rows])
+        self._contrast = self._label_contrast(train.labels.numpy()[rows])
         floor = kernel.grams(self._learnt, self._unseen)
         self._floor = kernel.distance(floor)
         self._floor_high = self._interval(floor)[1]
@@ -100,8 +101,9 @@ class Live:
         }
         more = decibels(powers(drawn[:, 0]).mean(0), self._power)
         values["all/high_frequency_db"] = float(more[IS_HIGH].mean())
-        if self._contrast > 0 and len(labels) > 1:
-            values["all/label_contrast"] = _contrast(generated, of_label) / self._contrast
+        if self._contrast is not None and len(labels) > 1:
+            own = kernel.kernel(generated, generated)
+            values["all/label_contrast"] = _contrast(own, of_label) / self._contrast
         if drawn.shape[1] > 1:
             values["all/mask_share"] = _mask_share(drawn)
             values["all/mask_share_real"] = self._mask_share
@@ -109,6 +111,21 @@ class Live:
             for number, name in enumerate(self._names):
                 values |= self._of_label(number, name, generated[of_label == number])
         return {name: value for name, value in values.items() if np.isfinite(value)}
+
+    def _label_contrast(self, labels: NDArray[np.int64]) -> float | None:
+        """Return how far the labels of training images are apart; None if it is not by far.
+
+        By far is four times what labels at random are, of as many images as will be generated: a
+        share of less could not be told from none.
+        """
+        whole = kernel.kernel(self._learnt, self._learnt)
+        found = _contrast(whole, labels)
+        some = self._random.permutation(len(labels))[: self._count]
+        part = whole[np.ix_(some, some)]
+        by_chance = [
+            _contrast(part, self._random.permutation(labels[some])) for _ in range(_SHUFFLES)
+        ]
+        return found if found > _BY_FAR * np.quantile(by_chance, 0.95) and found > 0 else None
 
     def _spoil(self, train: Slices) -> NDArray[np.uint8]:
         """Return some training images under noise, `(n, S, S) uint8`."""
@@ -145,11 +162,14 @@ class Live:
         return kernel.interval(kernel.weighted_distances(found, ones, self._weights))
 
 
-def _contrast(features: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
+def _contrast(gram: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Return the mean distance between the images of two labels; 0 without two labels of two."""
-    sides = [features[labels == label] for label in np.unique(labels)]
-    pairs = combinations([side for side in sides if len(side) > 1], 2)
-    found = [kernel.distance(kernel.grams(*pair)) for pair in pairs]
+    rows = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    pairs = combinations([own for own in rows if len(own) > 1], 2)
+    found = [
+        kernel.distance(kernel.Grams(gram[np.ix_(i, i)], gram[np.ix_(j, j)], gram[np.ix_(i, j)]))
+        for i, j in pairs
+    ]
     return float(np.mean(found)) if found else 0.0
 
 

@@ -1,6 +1,11 @@
 """Say what the curves of a training mean; no torch."""
 
-from models.release import LEAST_RECALL, MOST_OF_NOISE
+from models.release import (
+    LEAST_CONTRAST,
+    LEAST_RECALL,
+    MOST_HIGH_FREQUENCY_DB,
+    MOST_OF_NOISE,
+)
 
 _KID = "Kernel distance (KID, no unit; 0 is equal, and noise can take it below)"
 _SHARE = "Share, 0 to 1"
@@ -43,6 +48,12 @@ MEANINGS = {
     " 1 is equal; below 0.5 few images are drawn again and again.",
     "neighbour_ratio": "Distance of generated images to the nearest training image, over that of"
     " unseen ones, 0 or more. 1 is as it should be; below 0.8 they are copies.",
+    "high_frequency_db": "Power of generated images at the highest frequencies over that of unseen"
+    " ones, in dB. 0 is equal, below 0 they are blurred, above 0 a mesh or noise lies over them;"
+    f" beyond {MOST_HIGH_FREQUENCY_DB:g} either way a generator is not released.",
+    "label_contrast": "How far the images of two labels are apart (KID), over how far those of"
+    " training images are. 1 is as it should be, 0 says that labels are drawn alike; below"
+    f" {LEAST_CONTRAST:g} a generator is not released.",
     "mask_share": f"{_SHARE} of pixels that generated masks mark; as near to `mask_share_real` as"
     " can be.",
     "mask_share_real": f"{_SHARE} of pixels that the masks of the validation split mark.",

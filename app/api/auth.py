@@ -15,7 +15,7 @@ from app.api_keys import Principal, Scope
 from app.errors import ForbiddenError
 from app.parts import Parts
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json"})
+OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json", "/docs"})
 """All that is answered without a key: it tells nothing of a tenant, and costs next to nothing."""
 
 bearer = HTTPBearer(auto_error=False, description="An API key: `Authorization: Bearer gf_...`")

@@ -19,8 +19,8 @@ class DeadlineProtocol(HttpToolsProtocol):
 
     From the connection's start, from each answer, and again from the first byte of a request, its
     whole head must come within the time that uvicorn gives an idle connection. That also ends the
-    rest of a body that was refused before it had come. Who does not take what is answered has the
-    same time.
+    rest of a body that was refused before it had come. Who takes nothing of what is answered for
+    the same time is cut off too.
     """
 
     _head: asyncio.TimerHandle | None = None
@@ -55,7 +55,7 @@ class DeadlineProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """Begin to wait for a client that has not taken what it was sent."""
         super().pause_writing()
-        self._answer = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+        self._watch_answer()
 
     def resume_writing(self) -> None:
         """Go on: it has taken it."""
@@ -69,7 +69,19 @@ class DeadlineProtocol(HttpToolsProtocol):
     def _give_up(self) -> None:
         self.transport.close()
         # It closes when all is sent, which is never if nobody takes it.
-        self._answer = self.loop.call_later(self.timeout_keep_alive, self.transport.abort)
+        self._watch_answer()
+
+    def _watch_answer(self) -> None:
+        _cancel(self._answer)
+        left = self.transport.get_write_buffer_size()
+        self._answer = self.loop.call_later(self.timeout_keep_alive, self._demand_less, left)
+
+    def _demand_less(self, before: int) -> None:
+        """Give up a client that has taken nothing since; a slow one may go on."""
+        if self.transport.get_write_buffer_size() < before:
+            self._watch_answer()
+        else:
+            self.transport.abort()
 
 
 def _cancel(*timers: asyncio.TimerHandle | None) -> None:

@@ -41,10 +41,13 @@ class Examples:
     @classmethod
     def of(cls, images: NDArray[np.uint8], labels: Labels) -> "Examples":
         """Take `(N, S, S) uint8`."""
-        pixels = torch.from_numpy(images.copy())[:, None].float() / 127.5 - 1
-        if pixels.shape[-1] != SIDE_PX:
-            pixels = interpolate(pixels, (SIDE_PX, SIDE_PX), mode="bilinear", antialias=True)
-        return cls(pixels, labels)
+        parts = [torch.empty((0, 1, SIDE_PX, SIDE_PX))]
+        for first in range(0, len(images), _AT_ONCE):
+            pixels = torch.from_numpy(images[first : first + _AT_ONCE].copy())[:, None].float()
+            if pixels.shape[-1] != SIDE_PX:
+                pixels = interpolate(pixels, (SIDE_PX, SIDE_PX), mode="bilinear", antialias=True)
+            parts.append(pixels / 127.5 - 1)
+        return cls(torch.cat(parts), labels)
 
     def __len__(self) -> int:
         return len(self.labels)

@@ -36,6 +36,8 @@ def measure(
     judges = checkpoint.load_judges(folder, _CPU)
     if judges.header.config.planes > 1:
         return [], [NO_MASKS]
+    # What is judged as a label of which nothing is unseen has nothing to be compared with.
+    training = training.take(np.flatnonzero(np.isin(training.labels, holdout.labels)))
     members, others = _logits(judges, training, holdout, terms.names)
     random = np.random.default_rng([terms.seed, 8])
     draws = attack(-members, -others, training.groups, holdout.groups, terms.config.draws, random)

@@ -47,8 +47,8 @@ NO_ENCODER = (
     "less of anatomy. Install the extra `worker` for it."
 )
 THINNED = (
-    "Everything but gray levels and copies was measured on at most {most} images of a side, drawn "
-    "by chance."
+    "Everything but gray levels and copies by pixels was measured on at most {most} images of a "
+    "side, drawn by chance."
 )
 TOO_GOOD = (
     "Suspiciously good: nearer to the training images than 95 of 100 draws of unseen real images "
@@ -168,6 +168,7 @@ def measure(
         worth = utility.measure(sides, pairs, judged.is_flagged[everything.kept], terms, tell)
         metrics |= {Axis.UTILITY: worth.metrics}
         verdicts |= worth.verdicts
+        limits += worth.limits
     return Findings(
         verdicts,
         [metric for found in metrics.values() for metric in found],

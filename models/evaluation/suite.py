@@ -149,7 +149,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         software=_software(found.spaces if found else []),
     )
     write_json(run_dir / "outputs" / "report.json", document.model_dump(mode="json"))
-    tell("finished")
+    tell.finish()
     return {axis.value: verdict.verdict.value for axis, verdict in verdicts.items()}
 
 
@@ -192,6 +192,11 @@ class _Steps:
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress, self._total, self._step = progress, total, 0
+
+    def finish(self) -> None:
+        """Tell that all is done, also where a step was not needed."""
+        self._step = self._total
+        self("finished")
 
     def check(self) -> None:
         """Stop here if that was asked for."""

@@ -7,7 +7,7 @@ Intervals are over resampled groups of unseen images and resampled seeds; help a
 corrected for the number of ratios that were tried (Holm 1979).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -35,7 +35,8 @@ from models.metrics.kernel import group_weights
 from models.metrics.ranking import areas
 
 SPACE = "classifier"
-DRAWS = 2000
+_FEWEST_DRAWS, _MOST_DRAWS, _DRAWN_IMAGES = 300, 2000, 1_000_000
+"""Of unseen images, as many draws as make so many images, within the bounds."""
 MIN_LABELS = 2
 _FEWEST = 10
 """Training images of a label, and images that a filter leaves, for it to be learnt from."""
@@ -52,6 +53,7 @@ class Worth:
 
     verdicts: dict[Axis, Verdict]
     metrics: list[Metric] = field(default_factory=list)
+    limits: list[str] = field(default_factory=list)
 
 
 def measure(
@@ -68,7 +70,9 @@ def measure(
     """
     lacks = lacking(pairs[0], terms.config) or _unlearnable(sides, terms.names)
     return (
-        _grey(lacks) if lacks else judge(sides, pairs, teach(sides, is_flagged, terms, tell), terms)
+        _grey(lacks)
+        if lacks
+        else judge(sides, pairs, teach(sides, is_flagged, terms, tell), terms, tell.check)
     )
 
 
@@ -107,12 +111,23 @@ def teach(
 
 
 def judge(
-    sides: tuple[Side, Side, Side], pairs: Sequence[Sides], taught: Taught, terms: Terms
+    sides: tuple[Side, Side, Side],
+    pairs: Sequence[Sides],
+    taught: Taught,
+    terms: Terms,
+    check: Callable[[], None] = lambda: None,
 ) -> Worth:
-    """Judge labels and worth by what the classifiers make of unseen and generated images."""
+    """Judge labels and worth by what the classifiers make of unseen and generated images.
+
+    `check` is called for each lesson, and may raise.
+    """
     names, thresholds, seed = terms.names, terms.thresholds, terms.seed
     draws = _Draws.of(sides[1], len(names), len(taught.of_made), seed)
-    gains = _Gains({name: draws.areas(one) for name, one in taught.of_unseen.items()}, pairs[0])
+    areas_of = {}
+    for name, one in taught.of_unseen.items():
+        check()
+        areas_of[name] = draws.areas(one)
+    gains = _Gains(areas_of, pairs[0])
     low, middle, high = band(gains.areas[BASE])
     if not low > thresholds.learnable_area:
         return _grey(
@@ -139,6 +154,7 @@ def judge(
     return Worth(
         {Axis.LABELS: axis_verdict(labels), Axis.UTILITY: verdict},
         [*labels, *found, *gains.information(), *recalls],
+        _stand_ins(sides, names),
     )
 
 
@@ -154,6 +170,15 @@ def _unlearnable(sides: tuple[Side, Side, Side], names: Sequence[str]) -> str | 
     if not np.isin(generated.labels, holdout.labels).any():
         return "not assessable: no label has generated and unseen real images"
     return None
+
+
+def _stand_ins(sides: tuple[Side, Side, Side], names: Sequence[str]) -> list[str]:
+    training, _, generated = sides
+    missing = np.setdiff1d(training.labels, generated.labels)
+    if not len(missing):
+        return []
+    said = ", ".join(names[label] for label in missing)
+    return [f"Of {said} nothing was generated: real images stood in where both were learnt from."]
 
 
 def _grey(reason: str, metrics: list[Metric] | None = None) -> Worth:
@@ -193,8 +218,9 @@ class _Draws:
     @classmethod
     def of(cls, holdout: Side, classes: int, seeds: int, seed: int) -> "_Draws":
         random = np.random.default_rng([seed, 6])
-        images = group_weights(holdout.groups, DRAWS, random)
-        turns = random.multinomial(seeds, np.full(seeds, 1 / seeds), DRAWS) / seeds
+        count = min(max(_DRAWN_IMAGES // len(holdout), _FEWEST_DRAWS), _MOST_DRAWS)
+        images = group_weights(holdout.groups, count, random)
+        turns = random.multinomial(seeds, np.full(seeds, 1 / seeds), count) / seeds
         return cls(holdout.labels, classes, images, turns)
 
     def areas(self, found: list[Floats]) -> Floats:
@@ -285,7 +311,7 @@ def _doubt(gain: Floats) -> float:
 
 
 def _judge(gain: Floats, help_: float, harm: float, thresholds: Thresholds) -> Judgement:
-    low, high = np.nanquantile(gain, (0.025, 0.975)).tolist()
+    low, _, high = band(gain)
     words = f"{low:+.3f} to {high:+.3f} of area under the curve beyond augmentation alone"
     if help_ <= thresholds.gain_error and np.nanmedian(gain) >= thresholds.gain_green:
         return Light.GREEN, f"helps: {words}"
@@ -310,7 +336,7 @@ class _Rights:
 
     def __init__(self, draws: _Draws, taught: Taught, labels: Rows, seed: int) -> None:
         random = np.random.default_rng([seed, 7])
-        weights = group_weights(np.arange(len(labels)), DRAWS, random)
+        weights = group_weights(np.arange(len(labels)), len(draws.seeds), random)
         self._real, self._of_real = draws, taught.of_unseen[BASE]
         self._made = _Draws(labels, draws.classes, weights, draws.seeds)
         self._of_made = taught.of_made

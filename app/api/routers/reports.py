@@ -121,7 +121,6 @@ def get_report_page(
     report_id: ReportID,
     caller: ReportsReader,
     parts: ServiceParts,
-    session: Session,
     *,
     redact_reals: RedactReals = False,
 ) -> HTMLResponse:
@@ -129,26 +128,7 @@ def get_report_page(
 
     Without the scope `datasets:read` it is redacted.
     """
-    return HTMLResponse(_page(report_id, caller, parts, session, redact_reals=redact_reals))
-
-
-def _page(
-    report_id: str, caller: Principal, parts: Parts, session: Session, *, redact_reals: bool
-) -> str:
-    row = resources.get(session, tables.Report, caller.tenant_id, report_id)
-    document = reports.document(row)
-    with_patients = caller.may(Scope.DATASETS_READ) and not redact_reals
-    keys = reports.shown_plots(row, with_patients=with_patients)
-    plots = {name: parts.storage.get(key) for name, key in keys.items()}
-    assert row.job is not None, "a report that is ready has a job"
-    assert row.job.finished_at is not None, "which has ended"
-    return pages.report(
-        document,
-        plots,
-        report_id=row.id,
-        measured_at=f"{row.job.finished_at:%Y-%m-%d %H:%M} UTC",
-        shows_patients=SHOWS_PATIENTS in plots,
-    )
+    return HTMLResponse(_page(report_id, caller, parts, redact_reals=redact_reals))
 
 
 @router.get(
@@ -161,13 +141,31 @@ def get_report_pdf(
     report_id: ReportID,
     caller: ReportsReader,
     parts: ServiceParts,
-    session: Session,
     *,
     redact_reals: RedactReals = False,
 ) -> Response:
     """Return the page as a PDF, where the extra `pdf` is installed."""
-    page = _page(report_id, caller, parts, session, redact_reals=redact_reals)
+    page = _page(report_id, caller, parts, redact_reals=redact_reals)
     return Response(pages.pdf(page), media_type="application/pdf")
+
+
+def _page(report_id: str, caller: Principal, parts: Parts, *, redact_reals: bool) -> str:
+    with parts.database.transaction() as session:  # over before the storage is asked
+        row = resources.get(session, tables.Report, caller.tenant_id, report_id)
+        document = reports.document(row)
+        with_patients = caller.may(Scope.DATASETS_READ) and not redact_reals
+        keys = reports.shown_plots(row, with_patients=with_patients)
+        assert row.job is not None, "a report that is ready has a job"
+        assert row.job.finished_at is not None, "which has ended"
+        measured_at = f"{row.job.finished_at:%Y-%m-%d %H:%M} UTC"
+    plots = {name: parts.storage.get(key) for name, key in keys.items()}
+    return pages.report(
+        document,
+        plots,
+        report_id=report_id,
+        measured_at=measured_at,
+        shows_patients=SHOWS_PATIENTS in plots,
+    )
 
 
 @router.get(

@@ -19,7 +19,13 @@ def metric(
     value: float = 0.5,
 ) -> dict[str, Any]:
     found = {"id": name, "space": "texture-v1", "label": label, "value": value, "ci": ci}
-    return found | {"floor": None, "verdict": "green", "reason": "good", "n_real": 3}
+    return found | {
+        "floor": None,
+        "verdict": "green",
+        "reason": "good",
+        "n_real": 3,
+        "n_generated": 9,
+    }
 
 
 def document(*metrics: dict[str, Any], **values: object) -> dict[str, Any]:
@@ -60,6 +66,14 @@ def test_intervals_decide(name: str, ci: tuple[float, float] | None, change: Cha
 def test_values_alone_decide_nothing() -> None:
     a, b = document(metric(value=0.0)), document(metric(value=1.0))
     assert comparison.compare(a, b)["metrics"][0]["change"] == Change.NONE
+
+
+@pytest.mark.parametrize(("name", "change"), [("coverage", None), ("precision", Change.BETTER)])
+def test_what_more_images_change_by_themselves_is_not_compared(
+    name: str, change: Change | None
+) -> None:
+    few, many = metric(name), metric(name, (0.7, 0.8)) | {"n_generated": 90}
+    assert comparison.change(name, few, many) is change
 
 
 def test_the_other_way_round_better_is_worse() -> None:

@@ -10,6 +10,7 @@ images/a/0.png,a,0,0.9,1,1,0.5,
 images/a/1.png,a,1,0.9,1,1,0.5,double;near_copy
 images/a/2.png,a,2,0.1,1,1,0.5,low_realism
 images/a/3.png,a,3,0.9,1,1,0.5,a_flag_of_tomorrow
+images/of a stranger/4.png,of a stranger,4,,,,,
 """
 FLAGGED = curation.read(CSV)
 
@@ -17,6 +18,10 @@ FLAGGED = curation.read(CSV)
 def test_flags_are_read_image_by_image() -> None:
     assert FLAGGED["images/a/1.png"] == {"double", "near_copy"}
     assert len(FLAGGED) == 4
+
+
+def test_image_that_was_not_judged_has_no_flags() -> None:
+    assert "images/of a stranger/4.png" not in FLAGGED
 
 
 def test_only_what_is_named_is_dropped() -> None:

@@ -108,6 +108,11 @@ def test_labels_that_are_drawn_alike_have_no_contrast(
     assert least < live.measure(draw, NAMES)["all/label_contrast"] < most
 
 
+def test_labels_that_say_nothing_are_not_held_against_a_generator() -> None:
+    shuffled = replace(TRAIN, labels=TRAIN.labels[torch.randperm(120)])
+    assert "all/label_contrast" not in Live(shuffled, VALIDATION, CPU, 0).measure(FRESH, NAMES)
+
+
 def test_fine_detail_is_compared_with_that_of_unseen_images(live: Live) -> None:
     def meshed(label: str, count: int) -> NDArray[np.uint8]:
         images = FRESH(label, count).astype(int)

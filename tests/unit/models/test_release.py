@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 
 from models.data.slices import Slices
+from models.exchange import Reason
 from models.live import Live
 from models.release import judge
 
@@ -63,6 +65,18 @@ def test_what_the_distance_does_not_see_is_seen(
     assert judged is not None
     assert not judged.is_passed
     assert words in judged.reasons[0]
+
+
+def test_every_reason_can_leave_with_the_generator() -> None:
+    worst = {"kid": 9.0, "recall": 0.0, "high_frequency_db": -9.0, "label_contrast": -0.1}
+    for sign in (1, -1):
+        values = {f"all/{name}": value for name, value in worst.items()}
+        values["all/high_frequency_db"] *= sign
+        judged = judge(GOOD | values)
+        assert judged is not None
+        assert len(judged.reasons) == 4
+        reason = TypeAdapter(Reason)
+        assert [reason.validate_python(one) for one in judged.reasons] == list(judged.reasons)
 
 
 def test_older_checkpoints_are_judged_by_what_was_measured_of_them() -> None:

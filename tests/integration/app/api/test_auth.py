@@ -60,6 +60,7 @@ SCOPES = {
     "getReportPlot": Scope.REPORTS_READ,
     "getReportPage": Scope.REPORTS_READ,
     "getReportSamples": Scope.REPORTS_READ,
+    "getReportPdf": Scope.REPORTS_READ,
     "compareReports": Scope.REPORTS_READ,
     "getReportSchema": Scope.REPORTS_READ,
     "listJobs": Scope.JOBS_READ,
