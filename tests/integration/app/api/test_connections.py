@@ -103,7 +103,9 @@ async def _much(_scope: Scope, _receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body"})
 
 
-def test_client_that_takes_no_answer_is_left() -> None:
+@pytest.fixture
+def much() -> Iterator[tuple[str, int]]:
+    """Where much is answered, and a client may be idle for a second."""
     configuration = uvicorn.Config(
         _much, http=DeadlineProtocol, timeout_keep_alive=1, lifespan="off", log_config=None
     )
@@ -111,15 +113,34 @@ def test_client_that_takes_no_answer_is_left() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
-        with socket.create_connection(listener.getsockname(), timeout=5) as connection:
-            connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-            time.sleep(2)
-            came_bytes = 0
-            while data := connection.recv(1 << 20):
-                came_bytes += len(data)
+        yield listener.getsockname()
         server.should_exit = True
         thread.join()
-    assert came_bytes < MUCH_BYTES
+
+
+def _take(place: tuple[str, int], first_s: float, each_s: float) -> int:
+    """Ask, wait, and read with a pause after each MiB; return how many bytes came."""
+    came_bytes, paused = 0, 0
+    with socket.create_connection(place, timeout=5) as connection:
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        time.sleep(first_s)
+        try:
+            while data := connection.recv(1 << 20):
+                came_bytes += len(data)
+                if came_bytes >> 20 > paused:
+                    paused = came_bytes >> 20
+                    time.sleep(each_s)
+        except ConnectionResetError:
+            pass
+    return came_bytes
+
+
+def test_client_that_takes_no_answer_is_left(much: tuple[str, int]) -> None:
+    assert _take(much, 2, 0) < MUCH_BYTES
+
+
+def test_client_that_takes_it_slowly_gets_all(much: tuple[str, int]) -> None:
+    assert _take(much, 0, 0.05) >= MUCH_BYTES
 
 
 @pytest.mark.parametrize(
