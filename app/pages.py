@@ -1,7 +1,7 @@
 """Pages for people: self-contained HTML, no script, everything from outside escaped."""
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 
 from app.errors import NotInstalledError
+from models.config import SHOWS_PATIENTS
 
 
 def certificate(
@@ -35,18 +36,26 @@ def report(
     plots: Mapping[str, bytes],
     *,
     report_id: str,
+    about: str,
+    real_dataset_id: str,
     measured_at: str,
-    shows_patients: bool,
+    hidden: Sequence[str],
 ) -> str:
-    """Return a report as one page, with its `plots`, PNGs by name, inside."""
+    """Return a report as one page, with its `plots`, PNGs by name, inside.
+
+    `about` names the batch or dataset that it is about; `hidden` says which images were left out.
+    """
     inlined = {name: base64.b64encode(data).decode() for name, data in plots.items()}
     page = _environment().get_template("report.html")
     return page.render(
         document,
         plots=inlined,
         report_id=report_id,
+        about=about,
+        real_dataset_id=real_dataset_id,
         measured_at=measured_at,
-        shows_patients=shows_patients,
+        hidden=hidden,
+        shows_patients=SHOWS_PATIENTS in plots,
     )
 
 

@@ -1,5 +1,6 @@
 """Reports: ask for one, keep what was measured, hand out its plots."""
 
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from app import datasets, jobs, samples
@@ -9,7 +10,7 @@ from app.job_states import Kind
 from app.jobs import Claim
 from app.resources import require_ready, start_job
 from app.storage import resource_prefix
-from app.tables import Dataset, Generator, Report, SampleBatch
+from app.tables import Dataset, DatasetImage, Generator, Report, SampleBatch
 from models.config import SHOWS_GENERATED, SHOWS_PATIENTS, TRAINING_CONFIG, ReportProfile
 
 UNKNOWN_GENERATOR = (
@@ -71,7 +72,8 @@ def create_of_dataset(
 ) -> Report:
     """Add a report about images that came from any other tool, and queue its measuring.
 
-    Without an `image_size` it is the largest that both datasets have images of.
+    Without an `image_size` it is the largest that both datasets have images of and to which most of
+    the synthetic ones were not enlarged: what is enlarged is blurred.
 
     Raises:
         NotReadyError: if one of the datasets is not ready.
@@ -91,7 +93,7 @@ def create_of_dataset(
         tenant_id=real.tenant_id,
         real_dataset_id=real.id,
         synthetic_dataset_id=synthetic.id,
-        image_size=_common_size(real, synthetic, image_size),
+        image_size=_common_size(session, real, synthetic, image_size),
         profile=profile,
         plots={},
     )
@@ -107,7 +109,7 @@ def _demand_real(dataset: Dataset) -> None:
         )
 
 
-def _common_size(real: Dataset, synthetic: Dataset, asked: int | None) -> int:
+def _common_size(session: Session, real: Dataset, synthetic: Dataset, asked: int | None) -> int:
     sizes, others = datasets.sizes(real), datasets.sizes(synthetic)
     common = sizes & others if asked is None else sizes & others & {asked}
     if not common:
@@ -115,7 +117,14 @@ def _common_size(real: Dataset, synthetic: Dataset, asked: int | None) -> int:
             "/image_size: both datasets must have images that are large enough; the real ones are"
             f" for {_listed(sizes)} pixels, the synthetic ones for {_listed(others)}"
         )
-    return max(common)
+    longer = func.greatest(DatasetImage.width, DatasetImage.height)
+    usual = session.scalar(
+        select(func.percentile_disc(0.5).within_group(longer)).where(
+            DatasetImage.dataset_id == synthetic.id
+        )
+    )
+    not_enlarged = {size for size in common if usual is None or size <= usual}
+    return max(not_enlarged, default=min(common))
 
 
 def _listed(sizes: set[int]) -> str:
@@ -127,8 +136,20 @@ def prefix(row: Report) -> str:
     return resource_prefix(row.tenant_id, "reports", row.id)
 
 
-def limits(generator: Generator, dataset: Dataset) -> tuple[str, ...]:
-    """Say what a report cannot show because nobody here knows how its generator was trained."""
+def limits(batch: SampleBatch, generator: Generator, dataset: Dataset) -> tuple[str, ...]:
+    """Say what a report cannot show of a batch, by what was done to it, and by whom it was made."""
+    found = []
+    if batch.curated_by is not None:
+        dropped = ", ".join(batch.curated_drop or ())
+        found.append(
+            f"These images were chosen by report {batch.curated_by}, which dropped what it flagged"
+            f" ({dropped}): where it looked at the same unseen images they look better here than"
+            " fresh ones would."
+        )
+    return (*found, *_limits_of_origin(generator, dataset))
+
+
+def _limits_of_origin(generator: Generator, dataset: Dataset) -> tuple[str, ...]:
     if generator.origin is None:
         return ()
     limit = (

@@ -16,6 +16,7 @@ from models.metrics.spectrum import HIGH_FROM, RINGS
 
 REAL_COLOUR, GENERATED_COLOUR, BAND_COLOUR = "#222222", "#d55e00", "#56b4e9"
 EXCESS_SHOWN = (-1.0, 2.0)
+_OFF_SCALE = {"kernel_distance", "frechet_distance", "high_frequency_db"}
 LEAST_SHOWN_DB, DIVERGING = 3.0, "PuOr_r"
 """The colours reach at least so far; purple and orange differ to the colour-blind too."""
 ROW_INCHES, WIDTH_INCHES, DPI = 2.6, 11.0, 100
@@ -101,12 +102,17 @@ def _annotate(axes: Axes, row: Comparison, space: Space, metrics: Sequence[Metri
 
 
 def draw_excess(path: Path, metrics: Sequence[Metric]) -> None:
-    """Write every number over all labels on one scale: 0 unseen real images, 1 the known fault.
+    """Write the numbers over all labels on one scale: 0 unseen real images, 1 the known fault.
 
+    Those are left out that are judged by what unseen images reach: a fault is no scale for them.
     A dot is the median, its whisker the interval; the shading is where unseen real images lie. A
     diamond at the edge stands for what lies beyond.
     """
-    shown = [one for one in metrics if one.label is None and one.excess is not None and one.ci]
+    shown = [
+        one
+        for one in metrics
+        if one.label is None and one.excess is not None and one.ci and one.id not in _OFF_SCALE
+    ]
     figure = Figure(figsize=(WIDTH_INCHES, 1.4 + 0.32 * max(1, len(shown))), dpi=DPI)
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained")

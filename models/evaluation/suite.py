@@ -75,7 +75,9 @@ _GATES = {
 GENERATED_TITLE = "SYNTHETIC images, chosen at random"
 CLOSEST_TITLE = "SYNTHETIC images that resemble a training image most, above those (PATIENT images)"
 _COPIED = ("exact_copies", "mirrored_copies")
-_STEPS = {ReportProfile.QUICK: 4, ReportProfile.STANDARD: 15, ReportProfile.DEEP: 22}
+_STEPS = {ReportProfile.QUICK: 4, ReportProfile.STANDARD: 15, ReportProfile.DEEP: 15}
+_LESSONS = 7
+"""Of classifiers, at most."""
 
 
 def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, JsonValue]:
@@ -92,7 +94,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     plots.mkdir(parents=True, exist_ok=True)
     pack = open_pack(run_dir / spec.packed)
     is_standard = spec.config.profile is not ReportProfile.QUICK
-    tell = _Steps(progress, _STEPS[spec.config.profile] + is_standard * len(spec.encoders))
+    tell = _Steps(progress, _steps(spec))
     tell("reading the real images")
     real = integrity.RealPixels.of(reading.images(pack, TRAIN), reading.images(pack, HOLDOUT))
     tell("reading the generated images")
@@ -185,6 +187,14 @@ def _look_closer(
     draw_rows(plots / f"{SHOWS_GENERATED}.png", found.generated, GENERATED_TITLE)
     draw_rows(plots / f"{SHOWS_PATIENTS}.png", found.closest, CLOSEST_TITLE)
     return found
+
+
+def _steps(spec: ReportSpec) -> int:
+    """Return how many steps are told of, at most."""
+    profile = spec.config.profile
+    encoders = 0 if profile is ReportProfile.QUICK else len(spec.encoders)
+    classifiers = _LESSONS * spec.config.classifier_seeds if profile is ReportProfile.DEEP else 0
+    return _STEPS[profile] + encoders + classifiers
 
 
 class _Steps:

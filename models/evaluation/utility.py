@@ -95,8 +95,11 @@ def teach(
     lessons = _lessons(real, made, is_flagged, terms.seed)
     taught = Taught({name: [] for name in lessons}, [])
     for number, (name, lesson) in enumerate(lessons.items(), 1):
-        tell(f"training classifiers on {name} ({number} of {len(lessons)})")
         for turn in range(config.classifier_seeds):
+            tell(
+                f"training classifiers on {name} (lesson {number} of {len(lessons)}, classifier"
+                f" {turn + 1} of {config.classifier_seeds})"
+            )
             network = classifier.train(
                 lesson,
                 len(terms.names),

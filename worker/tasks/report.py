@@ -96,7 +96,7 @@ def _generated(session: Session, row: Report, dataset: Dataset) -> _Generated:
         samples.archive_key(batch),
         TRAINING_CONFIG.validate_python(generator.config).image_size,
         tuple(batch.counts),
-        reports.limits(generator, dataset),
+        reports.limits(batch, generator, dataset),
         checkpoint.prefix if has_state else None,
     )
 

@@ -25,12 +25,16 @@ from app.errors import (
     TooManyJobsError,
 )
 from app.parts import Parts
-from models.config import SHOWS_PATIENTS
+from models.config import SHOWS_GENERATED, SHOWS_PATIENTS
 
 router = APIRouter(prefix="/v1", tags=["reports"], route_class=IdempotentRoute)
 _PDF = {"application/pdf": {"schema": {"type": "string", "format": "binary"}}}
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 
+_HIDDEN = {
+    SHOWS_PATIENTS: "the images of patients",
+    SHOWS_GENERATED: "the synthetic ones, since copies of patients among them are not ruled out",
+}
 RedactReals = Annotated[
     bool,
     Query(
@@ -155,6 +159,10 @@ def _page(report_id: str, caller: Principal, parts: Parts, *, redact_reals: bool
         document = reports.document(row)
         with_patients = caller.may(Scope.DATASETS_READ) and not redact_reals
         keys = reports.shown_plots(row, with_patients=with_patients)
+        hidden = [text for name, text in _HIDDEN.items() if name in row.plots and name not in keys]
+        about = row.sample_batch_id or row.synthetic_dataset_id
+        assert about is not None, "a report is about one of the two"
+        real_dataset_id = row.real_dataset_id
         assert row.job is not None, "a report that is ready has a job"
         assert row.job.finished_at is not None, "which has ended"
         measured_at = f"{row.job.finished_at:%Y-%m-%d %H:%M} UTC"
@@ -163,8 +171,10 @@ def _page(report_id: str, caller: Principal, parts: Parts, *, redact_reals: bool
         document,
         plots,
         report_id=report_id,
+        about=about,
+        real_dataset_id=real_dataset_id,
         measured_at=measured_at,
-        shows_patients=SHOWS_PATIENTS in plots,
+        hidden=hidden,
     )
 
 

@@ -151,10 +151,12 @@ def measured() -> dict[str, Any]:
 def report_page(measured: dict[str, Any], *, shows_patients: bool = False) -> str:
     return pages.report(
         measured,
-        {"generated": b"png"},
+        {"closest" if shows_patients else "generated": b"png"},
         report_id="rpt_1",
+        about="smp_1",
+        real_dataset_id="ds_1",
         measured_at="2026-11-26 10:00 UTC",
-        shows_patients=shows_patients,
+        hidden=[] if shows_patients else ["the images of patients"],
     )
 
 
@@ -165,6 +167,8 @@ def test_report_is_one_page_without_a_script(measured: dict[str, Any]) -> None:
     assert 'src="data:image/png;base64,cG5n"' in html
     assert html.count("<img") == html.count("<img alt=") == 1
     assert "4 synthetic images beside 3 real ones" in html
+    assert "<code>smp_1</code> beside dataset <code>ds_1</code>" in html
+    assert "Left out of this page: the images of patients." in html
     assert "✗ red" in html
 
 

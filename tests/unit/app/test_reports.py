@@ -1,20 +1,27 @@
 """What a report says of a generator that somebody else trained, and of images made elsewhere."""
 
 from app import reports
-from app.tables import Dataset, Generator
+from app.tables import Dataset, Generator, SampleBatch
 
 REAL = Dataset(digest="a")
+DRAWN = SampleBatch(curated_by=None)
 
 
 def test_generator_trained_here_adds_no_limit() -> None:
-    assert reports.limits(Generator(origin=None), REAL) == ()
+    assert reports.limits(DRAWN, Generator(origin=None), REAL) == ()
 
 
 def test_imported_generator_is_believed_only_as_far_as_it_goes() -> None:
-    (same,) = reports.limits(Generator(origin={"dataset_digest": "a"}), REAL)
-    (other,) = reports.limits(Generator(origin={"dataset_digest": "b"}), REAL)
+    (same,) = reports.limits(DRAWN, Generator(origin={"dataset_digest": "a"}), REAL)
+    (other,) = reports.limits(DRAWN, Generator(origin={"dataset_digest": "b"}), REAL)
     assert "what its archive says" in same
     assert "may have seen the holdout" in other
+
+
+def test_images_that_a_report_has_chosen_look_better_than_fresh_ones() -> None:
+    chosen = SampleBatch(curated_by="rpt_1", curated_drop=["double"])
+    (limit,) = reports.limits(chosen, Generator(origin=None), REAL)
+    assert "chosen by report rpt_1, which dropped what it flagged (double)" in limit
 
 
 def synthetic(**counts: int) -> Dataset:
