@@ -173,7 +173,7 @@ def test_report_is_one_page_without_a_script(measured: dict[str, Any]) -> None:
 
 
 def test_report_says_that_it_shows_patients(measured: dict[str, Any]) -> None:
-    assert "images of patients" not in report_page(measured)
+    assert "shows images of patients" not in report_page(measured)
     assert "images of patients" in report_page(measured, shows_patients=True)
 
 
