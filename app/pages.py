@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
+from PIL import ImageFile
 
 from app.errors import NotInstalledError
 from models.config import SHOWS_PATIENTS
@@ -101,6 +102,8 @@ def pdf(page: str) -> bytes:
         raise NotInstalledError(
             "PDF needs the extra `pdf` and the system's Pango; or print the page at .../html"
         ) from error
+    # It lets Pillow take half of a file for an image, everywhere in the process.
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
     with _PRINTER:
         return _printed(weasyprint, page)
 

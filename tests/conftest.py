@@ -15,6 +15,7 @@ ONE_HOUSE = ("e2e", "faults")
 """Folders whose tests share the whole service: one process runs all of them."""
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups when its turn comes
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     several = hasattr(config, "workerinput")
     for item in items:

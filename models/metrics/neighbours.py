@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Features = NDArray[np.float64]
 _CHUNK = 1024
-_SAME = 1e-12
+_SAME = 1e-20
 """Squared distance below which rounding is all there is."""
 
 

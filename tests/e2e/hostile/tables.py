@@ -99,7 +99,7 @@ def manifests() -> dict[str, tuple[bytes, Answer]]:
     """Return archives with a manifest, and what is said of each, by what is wrong."""
     rows = "set/good/0.png,glioma\n"
     bad = {
-        "no such columns": b"file;class\na;b\n",
+        "no such columns": b"picture;class\na;b\n",
         "a column twice": b"image,image\na,b\n",
         "bad quotes": b'image,label\n"set/good/0.png"x,"glioma\n',
         "an open quote": b'image,label\n"set/good/0.png,glioma\n',

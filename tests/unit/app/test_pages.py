@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from jinja2 import UndefinedError
-from PIL import Image
+from PIL import Image, ImageFile
 
 from app import pages
 from app.errors import NotInstalledError
@@ -235,6 +235,7 @@ def test_page_is_printed_with_what_is_in_it_and_nothing_from_outside(tmp_path: P
     with_image = pages.pdf(f'<p>Hello</p><img src="data:image/png;base64,{inside}">')
     without = pages.pdf(f'<p>Hello</p><img src="{path.as_uri()}">')
     assert with_image.startswith(b"%PDF-")
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
     assert b"/Image" in with_image
     assert b"/Image" not in without
 

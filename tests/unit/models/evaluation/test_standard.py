@@ -13,7 +13,7 @@ from scipy.ndimage import rotate
 
 from models.config import EncoderConfig, ReportConfig
 from models.data.phantom import CLASSES, draw_patient, load_head
-from models.evaluation import standard
+from models.evaluation import explaining, standard
 from models.evaluation.halves import Side, Terms
 from models.evaluation.images import DOUBLE, EXACT_COPY, LOW_REALISM, NEAR_COPY
 from models.evaluation.integrity import RealPixels
@@ -83,6 +83,8 @@ def learn_once(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, learnt: Identity
 ) -> None:
     if "slow" not in request.keywords:
+        monkeypatch.setattr(explaining, "DRAWS", 6)
+        monkeypatch.setattr(explaining, "FAULT_DRAWS", 2)
         monkeypatch.setattr(standard, "_identity", lambda _training, _seed, _tell: learnt)
 
 
@@ -305,6 +307,7 @@ def test_one_image_gives_no_verdict(heads: Heads, judge: Callable[..., Findings]
     assert set(lights(judge(heads[2].images[:1])).values()) == {Light.GREY}
 
 
+@pytest.mark.slow
 def test_number_of_threads_changes_no_verdict(heads: Heads, judge: Callable[..., Findings]) -> None:
     before, first = torch.get_num_threads(), judge(heads[2].images)
     try:

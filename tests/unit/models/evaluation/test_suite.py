@@ -239,6 +239,7 @@ def test_pack_is_measured_by_the_standard_profile(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(encoder, "find", lambda: None)
+    monkeypatch.setattr(identity, "STEPS", 10)
     config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD})
     write_pack(tmp_path, pictures(240, 0))
     write_synthetic(tmp_path / "synthetic", np.concatenate([pictures(80, 1), pictures(1, 0)]))
