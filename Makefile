@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
-# One process a core, each with one thread and servers of its own.
-TOGETHER := --numprocesses logical --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+# One process a core, each with one thread, servers of its own and whole files of tests.
+TOGETHER := --numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 test: export OMP_NUM_THREADS := 1
 
 .PHONY: help
