@@ -185,6 +185,8 @@ def _http(request: Request, error: Exception) -> JSONResponse:
 def _methods(request: Request) -> list[str]:
     """Return the methods of the path: the router names those of the first route alone."""
     paths: dict[str, dict[str, object]] = request.app.openapi()["paths"]
+    if own := paths.get(request.url.path):  # one that others would match by a parameter
+        return sorted(method.upper() for method in own)
     return sorted(
         method.upper()
         for template, operations in paths.items()

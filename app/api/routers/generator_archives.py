@@ -3,7 +3,7 @@
 from hashlib import sha256
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import APIRouter, Depends, HTTPException, Query, Request, Response
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, RedirectResponse
 
@@ -45,6 +45,12 @@ _CONTENT = {
         },
     }
 }
+
+
+@router.api_route("/import", methods=["GET", "DELETE"], include_in_schema=False)
+def refuse_other_methods(_caller: GeneratorsTrainer) -> None:
+    """Answer as any path does that has another method: `import` is no generator's id."""
+    raise HTTPException(405, headers={"Allow": "POST"})
 
 
 @router.post(

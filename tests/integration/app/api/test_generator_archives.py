@@ -293,3 +293,10 @@ def test_imported_generator_is_shown_with_its_origin(
     # What is exported again says what the first archive said.
     with zipfile.ZipFile(io.BytesIO(_fetch(api, chain["generator_id"]))) as archive:
         assert archive.read("config.json") == text
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE", "OPTIONS", "PUT"])
+def test_import_has_one_method(api: httpx.Client, method: str) -> None:
+    answer = api.request(method, "/v1/generators/import")
+    assert answer.status_code == 405
+    assert answer.headers["allow"] == "POST"
