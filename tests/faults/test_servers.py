@@ -22,6 +22,7 @@ def generator(house: House, dataset: str) -> str:
     return path
 
 
+@pytest.mark.slow
 def test_broker_that_forgets_everything_costs_no_job(house: House, dataset: str) -> None:
     before = [house.train(dataset) for _ in range(3)]
     house.crash("valkey")

@@ -219,6 +219,7 @@ def test_the_kept_networks_of_a_race_leave_with_it(
     assert in_race > 3 * (latest(run_dir) / checkpoint.STATE).stat().st_size
 
 
+@pytest.mark.slow
 def test_a_second_race_that_was_interrupted_ends_as_if_it_were_not(
     run_dir: Path, recorder: "type[Recorder]", monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ def test_training_images_offered_as_generated_are_red(
     assert the(found, "identity_copy_rate", "identity-v1").verdict is Light.RED
 
 
+@pytest.mark.slow
 def test_some_turned_copies_are_no_longer_green(
     heads: Heads, judge: Callable[..., Findings]
 ) -> None:
@@ -290,7 +291,10 @@ def test_one_network_for_all_labels_is_compared_as_one(
     assert Light.RED not in lights(found).values()
 
 
-@pytest.mark.parametrize("grey", [0, 128, 255])
+@pytest.mark.parametrize(
+    "grey",
+    [pytest.param(0, marks=pytest.mark.slow), 128, pytest.param(255, marks=pytest.mark.slow)],
+)
 def test_constant_images_are_red(
     heads: Heads,
     judge: Callable[..., Findings],
@@ -337,6 +341,7 @@ def test_closest_images_are_shown_first(heads: Heads, judge: Callable[..., Findi
     assert len(made) == len(training) == standard.SHOWN
 
 
+@pytest.mark.slow
 def test_same_seed_says_the_same(heads: Heads, judge: Callable[..., Findings]) -> None:
     first, second = judge(heads[2].images[:60]), judge(heads[2].images[:60])
     assert first.metrics == second.metrics

@@ -62,8 +62,7 @@ class Known:
         return np.minimum(*found)
 
 
-@pytest.fixture(scope="module")
-def known() -> Known:
+def learn() -> Known:
     training, unseen = heads(range(60), 3), heads(range(60, 90), 3)
     space = Identity.train(training, 0)
     found = Known(training, unseen, space, features(space, training), 0)
@@ -71,11 +70,25 @@ def known() -> Known:
     return Known(training, unseen, space, found.features, limit)
 
 
+@pytest.fixture(scope="module")
+def known() -> Known:
+    return learn()
+
+
+@pytest.fixture(scope="module")
+def begun() -> Known:
+    """Return what has learnt next to nothing, for what does not depend on that."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(identity, "STEPS", 3)
+        return learn()
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(identity, "STEPS", 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("degrees", "scale"), [(0, 0), (5, 0), (10, 0), (5, 0.1)])
 def test_moved_and_turned_copies_are_nearer_than_unseen_images(
     known: Known, degrees: float, scale: float
@@ -84,6 +97,7 @@ def test_moved_and_turned_copies_are_nearer_than_unseen_images(
     assert (found < known.limit).mean() >= 0.8
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("degrees", "scale"), [(10, 0), (0, 0.1)])
 def test_turned_and_scaled_copies_are_found_where_pixels_do_not_correlate(
     known: Known, degrees: float, scale: float
@@ -94,26 +108,27 @@ def test_turned_and_scaled_copies_are_found_where_pixels_do_not_correlate(
     assert (known.distances(images) < known.limit).mean() > by_pixels + 0.1
 
 
+@pytest.mark.slow
 def test_patients_that_nobody_saw_are_not_near(known: Known) -> None:
     fresh = heads(range(90, 130), 1)
     assert (known.distances(fresh) < known.limit).mean() <= 0.1
 
 
 @pytest.mark.usefixtures("quick")
-def test_same_seed_same_space(known: Known) -> None:
+def test_same_seed_same_space(begun: Known) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    spaces = [Identity.train(known.training, seed) for seed in (3, 3, 4)]
+    spaces = [Identity.train(begun.training, seed) for seed in (3, 3, 4)]
     torch.set_num_threads(threads)
-    first, same, other = (features(space, known.unseen) for space in spaces)
+    first, same, other = (features(space, begun.unseen) for space in spaces)
     assert (first == same).all()
     assert not np.allclose(first, other)
 
 
 @pytest.mark.usefixtures("quick")
-def test_training_draws_from_no_global_generator(known: Known) -> None:
+def test_training_draws_from_no_global_generator(begun: Known) -> None:
     before = torch.get_rng_state()
-    Identity.train(known.training[:4], 0)
+    Identity.train(begun.training[:4], 0)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -131,17 +146,17 @@ def test_each_step_is_told_and_may_stop() -> None:
     assert steps == [0, 1]
 
 
-def test_batch_and_order_change_nothing(known: Known, monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = features(known.space, known.unseen[:9])
+def test_batch_and_order_change_nothing(begun: Known, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = features(begun.space, begun.unseen[:9])
     monkeypatch.setattr("models.metrics.spaces.space.BATCH", 4)
-    again = features(known.space, known.unseen[:9][::-1])[::-1]
+    again = features(begun.space, begun.unseen[:9][::-1])[::-1]
     np.testing.assert_allclose(again, whole, atol=1e-5)
 
 
-def test_lengths_are_one_at_any_size(known: Known) -> None:
-    large = known.unseen[:3].repeat(2, 1).repeat(2, 2)
-    for images in (known.unseen[:3], large, np.zeros((2, 64, 64), np.uint8)):
-        found = features(known.space, images)
+def test_lengths_are_one_at_any_size(begun: Known) -> None:
+    large = begun.unseen[:3].repeat(2, 1).repeat(2, 2)
+    for images in (begun.unseen[:3], large, np.zeros((2, 64, 64), np.uint8)):
+        found = features(begun.space, images)
         assert found.shape == (len(images), 128)
         np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-5)
 
