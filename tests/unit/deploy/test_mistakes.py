@@ -8,9 +8,12 @@ import pytest
 from tests.unit.deploy.rendering import Manifest, find, objects_of, of_kind
 from tests.unit.deploy.rules import RULES
 
-pytestmark = pytest.mark.skipif(
-    shutil.which("kubectl") is None, reason="kubectl, which holds Kustomize, is not installed"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        shutil.which("kubectl") is None, reason="kubectl, which holds Kustomize, is not installed"
+    ),
+]
 GONE = object()
 POD = "spec template spec"
 BOX = f"{POD} containers 0"

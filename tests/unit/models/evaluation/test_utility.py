@@ -118,6 +118,7 @@ def test_fresh_images_do_no_harm_and_have_the_right_labels(fresh: Worth) -> None
     assert fresh.verdicts[Axis.LABELS].verdict is Light.GREEN
 
 
+@pytest.mark.slow
 def test_every_lesson_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     short = CONFIG.model_copy(update={"classifier_steps": 10})
     monkeypatch.setitem(globals(), "CONFIG", short)
