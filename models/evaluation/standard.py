@@ -112,9 +112,7 @@ def measure(
     training, holdout, generated = sides
     everything = everything or _everything(sides)
     if lacks := _lacking(sides):
-        verdict = Verdict(verdict=Light.GREY, reason=f"not enough data: {lacks}")
-        some = _some(generated, terms)
-        return Findings(dict.fromkeys(_MEASURED, verdict), [], [], [], some, [])
+        return _nothing(lacks, generated, terms)
     pairs = _pairs(sides, terms)
     compared = [one for one in pairs if _is_comparable(one)]
     metrics: dict[Axis, list[Metric]] = {axis: [] for axis in _MEASURED}
@@ -132,11 +130,13 @@ def measure(
     explanations: list[Explanation] = []
     for described in spaces:
         for one in compared:
+            tell.check()
             near, spread, explained = _compare(described, one, terms)
             metrics[Axis.FIDELITY] += near
             metrics[Axis.DIVERSITY] += spread
             explanations += explained
     for one in compared:
+        tell.check()
         if one.label is not None or len(pairs) == 1:  # images of two labels are unlike anyhow
             alike = variety.similarity(one, holdout, generated, terms.config, terms.seed)
             metrics[Axis.DIVERSITY] += alike
@@ -185,6 +185,13 @@ def measure(
 _ANATOMY = 1
 """Among the spaces: the one that sees most of it."""
 _MEASURED = (Axis.SPECTRUM, Axis.FIDELITY, Axis.DIVERSITY, Axis.COPIES, Axis.DISCLOSURE)
+
+
+def _nothing(lacks: str, generated: Side, terms: Terms) -> Findings:
+    verdict = Verdict(verdict=Light.GREY, reason=f"not enough data: {lacks}")
+    is_deep = terms.config.profile is ReportProfile.DEEP
+    axes = (*_MEASURED, *((Axis.LABELS, Axis.UTILITY) if is_deep else ()))
+    return Findings(dict.fromkeys(axes, verdict), [], [], [], _some(generated, terms), [])
 
 
 def thin(rows: Rows, most: int, seed: int) -> Rows:

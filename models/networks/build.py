@@ -73,7 +73,7 @@ def judges(
     if isinstance(config, HybridConfig):
         _, discriminator = conditional(config, len(labels))
         asked: dict[str, nn.Module] = {
-            label: hybrid.JudgeOfLabel(discriminator, index) for index, label in enumerate(labels)
+            label: hybrid.OfLabel(discriminator, index) for index, label in enumerate(labels)
         }
         return asked, {"0.discriminator": discriminator}
     apart: dict[str, nn.Module] = {

@@ -82,19 +82,19 @@ class Generator(nn.Module):
 
 
 class OfLabel(nn.Module):
-    """A generator of all labels, held to one: what draws needs to know latents alone."""
+    """A network of all labels, held to one: a generator of latents, a discriminator of images."""
 
-    def __init__(self, generator: Generator, label: int) -> None:
-        """Share `generator`, which other labels have too."""
+    def __init__(self, network: nn.Module, label: int) -> None:
+        """Share `network`, which other labels have too."""
         super().__init__()
-        self.generator = generator
+        self.network = network
         self.label = label
 
-    def forward(self, latents: Tensor) -> Tensor:
-        """Return images of the label `(N, planes, S, S)` for latents `(N, latent_size)`."""
-        labels = torch.full((len(latents),), self.label, device=latents.device)
-        images: Tensor = self.generator(latents, labels)
-        return images
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Return what the network gives for `inputs` `(N, ...)` of the label."""
+        labels = torch.full((len(inputs),), self.label, device=inputs.device)
+        found: Tensor = self.network(inputs, labels)
+        return found
 
 
 class Discriminator(nn.Module):
@@ -127,22 +127,6 @@ class Discriminator(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Return what the logit is read off, `(N, widest) float32`."""
         return leak(self.gather(self.blocks(leak(self.read(images)))).flatten(1).float())
-
-
-class JudgeOfLabel(nn.Module):
-    """A discriminator of all labels, held to one."""
-
-    def __init__(self, discriminator: Discriminator, label: int) -> None:
-        """Share `discriminator`, which other labels have too."""
-        super().__init__()
-        self.discriminator = discriminator
-        self.label = label
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Return logits `(N, 1)` of images of the label `(N, planes, S, S)`."""
-        labels = torch.full((len(images),), self.label, device=images.device)
-        logits: Tensor = self.discriminator(images, labels)
-        return logits
 
 
 def initialise_generator(network: Generator, random: torch.Generator) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from scipy.ndimage import rotate
 
-from models.config import EncoderConfig, ReportConfig
+from models.config import EncoderConfig, ReportConfig, ReportProfile
 from models.data.phantom import CLASSES, draw_patient, load_head
 from models.evaluation import explaining, standard
 from models.evaluation.halves import Side, Terms
@@ -278,6 +278,9 @@ def test_side_without_images_gives_no_verdict(heads: Heads, missing: int) -> Non
     assert set(lights(found).values()) == {Light.GREY}
     assert len(found.verdicts) == 5
     assert "0 " in found.verdicts[Axis.COPIES].reason
+    deep = CONFIG.model_copy(update={"profile": ReportProfile.DEEP})
+    more = standard.measure(three, Terms(CLASSES, CLASSES, deep, THRESHOLDS, 0), Silent())
+    assert set(lights(more)) - set(lights(found)) == {Axis.LABELS, Axis.UTILITY}
 
 
 def test_one_network_for_all_labels_is_compared_as_one(
