@@ -102,8 +102,9 @@ def pdf(page: str) -> bytes:
         raise NotInstalledError(
             "PDF needs the extra `pdf` and the system's Pango; or print the page at .../html"
         ) from error
-    # It lets Pillow take half of a file for an image, everywhere in the process.
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    finally:
+        # It lets Pillow take half of a file for an image, everywhere in the process.
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
     with _PRINTER:
         return _printed(weasyprint, page)
 

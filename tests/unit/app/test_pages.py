@@ -225,6 +225,8 @@ def printer() -> None:
         importlib.import_module("weasyprint")
     except OSError:
         pytest.skip("the system has no Pango")
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = False
 
 
 @pytest.mark.usefixtures("printer")
