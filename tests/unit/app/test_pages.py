@@ -2,8 +2,10 @@ import base64
 import importlib
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from jinja2 import UndefinedError
@@ -237,9 +239,20 @@ def test_page_is_printed_with_what_is_in_it_and_nothing_from_outside(tmp_path: P
     with_image = pages.pdf(f'<p>Hello</p><img src="data:image/png;base64,{inside}">')
     without = pages.pdf(f'<p>Hello</p><img src="{path.as_uri()}">')
     assert with_image.startswith(b"%PDF-")
-    assert not ImageFile.LOAD_TRUNCATED_IMAGES
     assert b"/Image" in with_image
     assert b"/Image" not in without
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_printer_leaves_pillow_as_strict_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+    is_installed: bool,  # noqa: FBT001 - a parameter of the test
+) -> None:
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)  # as WeasyPrint does
+    monkeypatch.setitem(sys.modules, "weasyprint", MagicMock() if is_installed else None)
+    with nullcontext() if is_installed else pytest.raises(NotInstalledError):
+        pages.pdf("<p>Hello</p>")
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
 
 
 def test_pdf_without_its_library_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
