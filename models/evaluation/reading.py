@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -110,16 +110,16 @@ def image_sets(pack: Pack, split: int, *, is_pooled: bool) -> dict[str, ImageSet
     return sets
 
 
-def read_archive(
-    path: Path, side_px: int, progress: Progress, *, keep: bool
-) -> tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[Generated]]:
+Sets = tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[Generated]]
+
+
+def read_archive(path: Path, side_px: int, progress: Progress, *, keep: bool) -> Sets:
     """Read the saved PNGs by the same decoder as the real images; trust none of them.
 
-    The images themselves are only returned when they are to be kept.
+    Returns histograms by label, what is remembered of all pixels, and the images `(S, S)`
+    themselves, which are only returned when they are to be kept.
     """
-    images: list[Generated] = []
-    pixels = integrity.GeneratedPixels()
-    counted: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    collected = _Collected(keep)
     for entry in read_entries(path, IngestConfig()):
         if progress.should_stop():
             raise Stopped
@@ -129,22 +129,13 @@ def read_archive(
         try:
             image = _decode(entry.data, entry.fault, side_px)
         except Rejection as rejection:
-            pixels.unusable[str(rejection)] += 1
+            collected.pixels.unusable[str(rejection)] += 1
             continue
-        pixels.add(image)
-        if keep:
-            images.append(Generated(entry.name, parts[1], image))
-        counted[parts[1]].append(histograms(image[None]))
-    sets = {
-        name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
-        for name, rows in sorted(counted.items())
-    }
-    return sets, pixels, images
+        collected.add(Generated(entry.name, parts[1], image))
+    return collected.sets()
 
 
-def read_pack(
-    path: Path, side_px: int, progress: Progress, *, keep: bool
-) -> tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[Generated]]:
+def read_pack(path: Path, side_px: int, progress: Progress, *, keep: bool) -> Sets:
     """Read all splits of a pack as `read_archive` reads a zip: ingest has judged them already.
 
     Raises:
@@ -154,22 +145,37 @@ def read_pack(
     if pack.side_px != side_px:
         sizes = f"{pack.side_px} px and the real ones {side_px} px"
         raise UserError("pack_unusable", f"the synthetic images have {sizes}")
-    images: list[Generated] = []
-    pixels = integrity.GeneratedPixels()
-    counted: dict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    collected = _Collected(keep)
     for number, mapped in zip(pack.labels, pack.images, strict=True):
         if progress.should_stop():
             raise Stopped
-        label, image = pack.names[number], np.array(mapped)
-        pixels.add(image)
-        if keep:
-            images.append(Generated("", label, image))
-        counted[label].append(histograms(image[None]))
-    sets = {
-        name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
-        for name, rows in sorted(counted.items())
-    }
-    return sets, pixels, images
+        collected.add(Generated("", pack.names[number], np.array(mapped)))
+    return collected.sets()
+
+
+@dataclass
+class _Collected:
+    """What is known of the generated images that were read so far."""
+
+    keep: bool
+    pixels: integrity.GeneratedPixels = field(default_factory=integrity.GeneratedPixels)
+    images: list[Generated] = field(default_factory=list)
+    counted: dict[str, list[NDArray[np.float32]]] = field(default_factory=lambda: defaultdict(list))
+
+    def add(self, one: Generated) -> None:
+        """Take in an image of the right size."""
+        self.pixels.add(one.image)
+        if self.keep:
+            self.images.append(one)
+        self.counted[one.label].append(histograms(one.image[None]))
+
+    def sets(self) -> Sets:
+        """Return all of it, histograms by label in the order of the labels."""
+        sets = {
+            name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
+            for name, rows in sorted(self.counted.items())
+        }
+        return sets, self.pixels, self.images
 
 
 def _decode(data: bytes, fault: str | None, side_px: int) -> NDArray[np.uint8]:

@@ -171,7 +171,9 @@ def test_limits_of_the_whole_refuse_it(tmp_path: Path, limits: dict[str, int], c
     assert caught.value.code == code
 
 
-@pytest.mark.parametrize("data", [b"", b"\x89PNG\r\n\x1a\n" + bytes(600), gzip.compress(b"text", mtime=0)])
+@pytest.mark.parametrize(
+    "data", [b"", b"\x89PNG\r\n\x1a\n" + bytes(600), gzip.compress(b"text", mtime=0)]
+)
 def test_other_files_are_no_archives(tmp_path: Path, data: bytes) -> None:
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(UserError) as caught:
