@@ -187,8 +187,11 @@ def latest(run_dir: Path) -> Path:
 
 
 @pytest.mark.usefixtures("contented")
+@pytest.mark.parametrize(
+    "stops", [(2, 3), pytest.param((1, 2, 1, 3, 1, 2, 2), marks=pytest.mark.slow)], ids=len
+)
 def test_a_race_that_was_interrupted_ends_as_if_it_were_not(
-    run_dir: Path, recorder: "type[Recorder]"
+    run_dir: Path, recorder: "type[Recorder]", stops: tuple[int, ...]
 ) -> None:
     whole = recorder()
     result = train(run_dir, SPEC, whole)
@@ -196,7 +199,7 @@ def test_a_race_that_was_interrupted_ends_as_if_it_were_not(
     assert result["images_seen"] == TINY.total_images
 
     spec, parts = SPEC, []
-    for stop in (1, 2, 1, 3, 1, 2, 2):
+    for stop in stops:
         parts.append(recorder(stop_at=stop))
         with pytest.raises(Stopped):
             train(run_dir, spec, parts[-1])

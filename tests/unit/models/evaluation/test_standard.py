@@ -325,6 +325,7 @@ def test_number_of_threads_changes_no_verdict(heads: Heads, judge: Callable[...,
     assert lights(first) == lights(second)
 
 
+@pytest.mark.slow
 def test_order_of_the_generated_images_changes_no_verdict(
     heads: Heads, judge: Callable[..., Findings]
 ) -> None:
