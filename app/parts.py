@@ -7,6 +7,7 @@ from app.queue import Queue
 from app.secrecy import Secrecy
 from app.settings import Settings
 from app.storage import Storage
+from app.tracing import Tracer, Untraced
 
 
 @dataclass(frozen=True)
@@ -18,16 +19,21 @@ class Parts:
     storage: Storage
     queue: Queue
     secrecy: Secrecy
+    tracer: Tracer
 
     def close(self) -> None:
         """Close every connection."""
         self.database.close()
         self.storage.close()
         self.queue.close()
+        self.tracer.close()
 
 
-def make_parts(settings: Settings, *, pool_size: int = 10) -> Parts:
-    """Return the parts that `settings` describe."""
+def make_parts(settings: Settings, *, pool_size: int = 10, process: str = "api") -> Parts:
+    """Return the parts that `settings` describe; `process` is what traces call it.
+
+    Call it after the last fork: a thread of a tracer, like a connection, does not survive one.
+    """
     queue = Queue(settings.broker_url.get_secret_value())
     return Parts(
         settings=settings,
@@ -45,4 +51,19 @@ def make_parts(settings: Settings, *, pool_size: int = 10) -> Parts:
         ),
         queue=queue,
         secrecy=Secrecy(settings.data_key.get_secret_value()),
+        tracer=_make_tracer(settings, process),
+    )
+
+
+def _make_tracer(settings: Settings, process: str) -> Tracer:
+    """Return what makes spans; OpenTelemetry is loaded only if there is a collector."""
+    if settings.traces_endpoint is None:
+        return Untraced()
+    from app.otlp import Exported  # noqa: PLC0415 - an extra, and of no use to anybody else
+
+    return Exported(
+        settings.traces_endpoint,
+        process=process,
+        ratio=settings.traces_ratio,
+        ca=settings.traces_ca,
     )

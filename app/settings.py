@@ -3,6 +3,7 @@
 import json
 import os
 from functools import lru_cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal, Self
 from urllib.parse import parse_qs, quote, urlencode, urlsplit
@@ -54,10 +55,24 @@ def _refuse_no_origin(given: str) -> str:
     return origin
 
 
+def _refuse_no_collector(given: str) -> str | None:
+    parts = urlsplit(given)
+    if not given:
+        return None
+    is_whole = parts.scheme in {"http", "https"} and parts.hostname is not None
+    if not is_whole or "@" in parts.netloc or parts.query or parts.fragment:
+        raise ValueError("is no URL such as http://collector:4318")
+    # The extra `traces`; looked for here, so that no process starts that cannot do as it is told.
+    if find_spec("opentelemetry.sdk") is None:
+        raise ValueError("needs what `pip install gliaforge[traces]` installs")
+    return given.rstrip("/")
+
+
 Listed = (NoDecode, BeforeValidator(_split))
 """In the environment a list is written with commas or spaces between."""
 Network = Annotated[IPvAnyNetwork, AfterValidator(_refuse_everybody)]
 Origin = Annotated[str, AfterValidator(_refuse_no_origin)]
+Collector = Annotated[str, AfterValidator(_refuse_no_collector)]
 
 
 def _with_query(url: str, **parameters: str) -> SecretStr:
@@ -230,6 +245,19 @@ class Settings(DatabaseSettings):
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
+    # Before the endpoint, which is checked against it.
+    traces_ca: FilePath | None = Field(
+        None, description="PEM certificates that the collector's must be signed by; else certifi's."
+    )
+    traces_endpoint: Collector | None = Field(
+        None,
+        description="A collector of OpenTelemetry's traces, as http://collector:4318: OTLP over"
+        " HTTP. Without it, or if it is empty, nothing is traced.",
+    )
+    traces_ratio: float = Field(
+        1.0, ge=0, le=1, description="Of the traces that begin here, those that are kept."
+    )
+
     @field_validator("broker_url")
     @classmethod
     def _secure_broker(cls, url: SecretStr, known: ValidationInfo) -> SecretStr:
@@ -245,6 +273,13 @@ class Settings(DatabaseSettings):
             raise ValueError("must not turn the check of the certificate off")
         wanted = {} if "ssl_cert_reqs" in said else {"ssl_cert_reqs": "required"}
         return _with_query(plain, **wanted, **({"ssl_ca_certs": str(ca)} if ca else {}))
+
+    @field_validator("traces_endpoint")
+    @classmethod
+    def _check_traces_ca(cls, url: str | None, known: ValidationInfo) -> str | None:
+        if known.data.get("traces_ca") is not None and not (url or "").startswith("https://"):
+            raise ValueError("traces_ca needs an https:// URL")
+        return url
 
     @model_validator(mode="after")
     def _check_s3_ca(self) -> Self:

@@ -147,3 +147,50 @@ def test_laptop_takes_no_server_of_the_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("GLIAFORGE_BODY_TIMEOUT_S", "5")
     assert settings.check_tuning().body_timeout_s == 5
     assert settings.tuning() == {"GLIAFORGE_BODY_TIMEOUT_S": "5"}
+
+
+@pytest.mark.parametrize(
+    ("given", "known"),
+    [
+        ("", None),
+        ("http://collector:4318", "http://collector:4318"),
+        ("https://c.example/otel/", "https://c.example/otel"),
+        ("http://[::1]:4318/v1/traces", "http://[::1]:4318/v1/traces"),
+    ],
+)
+def test_collector_is_a_url_or_none(
+    monkeypatch: pytest.MonkeyPatch, given: str, known: str | None
+) -> None:
+    monkeypatch.setenv("GLIAFORGE_TRACES_ENDPOINT", given)
+    assert settings.settings().traces_endpoint == known
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["collector:4318", "grpc://c:4317", "http://", "http://u:p@c", "http://c?k=v", "http://c#f"],
+)
+def test_what_is_no_collector_is_refused(monkeypatch: pytest.MonkeyPatch, given: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_TRACES_ENDPOINT", given)
+    assert set(_faults()) == {"traces_endpoint"}
+
+
+def test_collector_needs_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GLIAFORGE_TRACES_ENDPOINT", "http://c")
+    monkeypatch.setattr(settings, "find_spec", lambda _name: None)
+    assert "gliaforge[traces]" in _faults()["traces_endpoint"]
+
+
+@pytest.mark.parametrize("endpoint", ["", "http://c"])
+def test_authority_of_a_collector_needs_tls(monkeypatch: pytest.MonkeyPatch, endpoint: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_TRACES_CA", __file__)
+    monkeypatch.setenv("GLIAFORGE_TRACES_ENDPOINT", endpoint)
+    assert set(_faults()) == {"traces_endpoint"}
+    settings.settings.cache_clear()
+    monkeypatch.setenv("GLIAFORGE_TRACES_ENDPOINT", "https://c")
+    assert settings.settings().traces_endpoint == "https://c"
+
+
+@pytest.mark.parametrize("ratio", ["-0.1", "1.1", "nan", "all"])
+def test_ratio_is_a_share(monkeypatch: pytest.MonkeyPatch, ratio: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_TRACES_RATIO", ratio)
+    assert set(_faults()) == {"traces_ratio"}
