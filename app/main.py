@@ -16,6 +16,7 @@ from app.api.cross_origin import CrossOrigin
 from app.api.deadlines import BodyDeadline
 from app.api.event_stream import EventReader
 from app.api.middleware import RequestContext
+from app.api.request_spans import RequestSpan
 from app.api.routers import (
     api_keys,
     content,
@@ -65,11 +66,14 @@ def create_app(values: Settings | None = None) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         generate_unique_id_function=_operation_id,
+        # FastAPI's own spans have addresses and queries, its records the texts of exceptions.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     # The last is the outermost. What they need to know is known once the application has started.
     app.add_middleware(BodyDeadline, timeout_s=lambda: app.state.parts.settings.body_timeout_s)
     app.add_middleware(CrossOrigin, origins=lambda: app.state.parts.settings.cors_origins)
     app.add_middleware(RequestContext)
+    app.add_middleware(RequestSpan, tracer=lambda: app.state.parts.tracer)
     problems.install(app)
     for router in (
         content.router,

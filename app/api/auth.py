@@ -3,10 +3,12 @@
 A handler's signature says who may call it: `caller: DatasetsReader`.
 """
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Annotated
 
+import structlog
 from fastapi import Depends, Request
+from fastapi.concurrency import run_in_threadpool
 from fastapi.security import HTTPBearer
 
 from app import api_keys
@@ -32,13 +34,25 @@ def authenticate(parts: Parts, request: Request) -> Principal:
         return api_keys.authenticate(session, key.strip() if scheme.lower() == "bearer" else "")
 
 
-def requires(scope: Scope) -> Callable[..., Principal]:
+async def identify(parts: Parts, request: Request) -> Principal:
+    """Return who sent `request`, and name the tenant in all that is logged from here on.
+
+    Raises:
+        UnauthorizedError: as `authenticate`.
+    """
+    principal = await run_in_threadpool(authenticate, parts, request)
+    # In the request's own context: what a thread binds, only that thread has.
+    structlog.contextvars.bind_contextvars(tenant_id=principal.tenant_id)
+    return principal
+
+
+def requires(scope: Scope) -> Callable[..., Awaitable[Principal]]:
     """Return a dependency that admits only keys with `scope`."""
 
-    def admit(
+    async def admit(
         parts: ServiceParts, request: Request, _: Annotated[object, Depends(bearer)]
     ) -> Principal:
-        principal = authenticate(parts, request)
+        principal = await identify(parts, request)
         demand(principal, scope)
         return principal
 

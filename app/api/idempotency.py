@@ -20,7 +20,7 @@ from sqlalchemy import ColumnElement, delete, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.orm import Session
 
-from app.api.auth import authenticate
+from app.api.auth import identify
 from app.api.bodies import limited
 from app.api.dependencies import session_of
 from app.api_keys import Principal
@@ -110,7 +110,7 @@ class IdempotentRoute(APIRoute):
             if request.method != "POST" or _key_of(request) is None:
                 return await handle(request)
             parts: Parts = request.app.state.parts
-            principal = await run_in_threadpool(authenticate, parts, request)
+            principal = await identify(parts, request)
             body = await request.body()
             first = await run_in_threadpool(claim, parts, principal, request, body)
             if first is not None:
