@@ -7,7 +7,6 @@ for what was uploaded and not yet ingested; a name from an archive is never part
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,8 +20,11 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.handlers import add_expect_header
 
 from app.errors import UnavailableError, UploadIncompleteError
+from app.threads import Pool
 
 if TYPE_CHECKING:
+    from concurrent.futures import Future
+
     from mypy_boto3_s3 import S3Client
     from mypy_boto3_s3.type_defs import (
         CompletedPartTypeDef,
@@ -397,7 +399,7 @@ class MultipartUpload:
         self._id = storage.client.create_multipart_upload(
             Bucket=storage.bucket, Key=key, ContentType=content_type
         )["UploadId"]
-        self._pool = ThreadPoolExecutor(self.IN_FLIGHT, thread_name_prefix="part")
+        self._pool = Pool(self.IN_FLIGHT, thread_name_prefix="part")
         self._pending: list[Future[CompletedPartTypeDef]] = []
         self._parts: list[CompletedPartTypeDef] = []
         self._count = 0

@@ -1,4 +1,9 @@
-"""Logs of whichever process starts: one JSON object a line, with the request's or job's id."""
+"""Logs of whichever process starts: one JSON object a line, with the request's or job's ids.
+
+Within a request each line has `request_id` and, once the caller is known, `tenant_id`; within a
+job `job_id`, `attempt`, `kind`, `tenant_id` and the `request_id` that asked for it; and where there
+are traces, `trace_id`. No line has the text of an error, which may hold values of a patient.
+"""
 
 import logging
 import sys
@@ -6,11 +11,14 @@ import traceback
 
 import structlog
 
+from app import tracing
+
 
 def configure_logging(level: str, process: str) -> None:
     """Send structlog's and the standard library's records to stderr as JSON lines."""
     shared: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _name_trace,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _tell_where,
@@ -23,7 +31,7 @@ def configure_logging(level: str, process: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            foreign_pre_chain=[_keep_template, *shared, structlog.stdlib.add_logger_name],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 _name_process(process),
@@ -45,6 +53,28 @@ def configure_logging(level: str, process: str) -> None:
         "celery.redirected",
     ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # A collector that is away is told of by `app.otlp`, seldom.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+
+
+def _name_trace(
+    _logger: object, _method: str, record: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Say which trace the line belongs to, if any."""
+    span = tracing.current()
+    if span is not None:
+        record["trace_id"] = f"{span.trace_id:032x}"
+    return record
+
+
+def _keep_template(
+    _logger: object, _method: str, record: structlog.types.EventDict
+) -> structlog.types.EventDict:
+    """Of a library's line about an exception keep what it says of all: it quotes the message."""
+    line = record["_record"]
+    if line.exc_info:
+        record["event"] = str(line.msg)
+    return record
 
 
 def _tell_where(

@@ -5,7 +5,9 @@ from collections.abc import Iterator
 import pytest
 import structlog
 
+from app import tracing
 from app.telemetry import configure_logging
+from app.traceparent import Traceparent
 
 
 @pytest.fixture(autouse=True)
@@ -59,3 +61,29 @@ def test_level_is_obeyed_and_noisy_libraries_are_quiet(capsys: pytest.CaptureFix
     logging.getLogger("uvicorn.access").info("GET /?name=MUELLER")
     logging.getLogger("ours").debug("detail")
     assert [line["event"] for line in _lines(capsys)] == ["detail"]
+
+
+def test_line_says_which_trace_it_belongs_to(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", "api")
+    with tracing.within(Traceparent(0xAB, 2, is_sampled=True)):
+        structlog.get_logger("test").info("ours")
+        logging.getLogger("some.library").warning("theirs")
+    structlog.get_logger("test").info("outside")
+    lines = _lines(capsys)
+    assert [line.get("trace_id") for line in lines] == [f"{0xAB:032x}"] * 2 + [None]
+
+
+def test_no_line_quotes_an_exception(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging("INFO", "worker")
+    try:
+        int("MUELLER^HANS")
+    except ValueError as error:
+        context = {"name": "dataset.ingest", "exc": repr(error)}
+        logging.getLogger("celery.app.trace").exception("Task %(name)s: %(exc)s", context)
+        structlog.get_logger("test").exception("failed")
+    told = capsys.readouterr().err
+    assert "MUELLER" not in told
+    first, second = map(json.loads, told.splitlines())
+    assert first["event"] == "Task %(name)s: %(exc)s"
+    assert (first["exception"], second["exception"]) == ("ValueError", "ValueError")
+    assert first["frames"] == second["frames"]
