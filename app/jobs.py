@@ -14,7 +14,7 @@ from pydantic import JsonValue
 from sqlalchemy import ColumnElement, DateTime, Function, Update, func, select, update
 from sqlalchemy.orm import Session
 
-from app import job_events, queue
+from app import job_events, queue, tracing
 from app.errors import ConflictError, LeaseLostError, NotFoundError, TooManyJobsError
 from app.identifiers import Prefix, new_id
 from app.job_events import NewEvent
@@ -58,6 +58,8 @@ class Claim:
     resource_id: str
     attempt: int
     request_id: str | None
+    kind: Kind
+    traceparent: str | None
 
 
 def create(
@@ -68,7 +70,7 @@ def create(
     resource_id: str,
     request_id: str | None = None,
 ) -> Job:
-    """Add a queued job; its task is sent when `session` commits.
+    """Add a queued job; its task is sent when `session` commits. Its attempts go on with the trace.
 
     Raises:
         TooManyJobsError: if the tenant has `MAX_UNFINISHED` jobs that have not ended.
@@ -79,6 +81,7 @@ def create(
             f"{MAX_UNFINISHED} jobs have not ended; wait, or cancel some at /v1/jobs",
             headers={"Retry-After": "60"},
         )
+    span = tracing.current()
     job = Job(
         id=new_id(Prefix.JOB),
         tenant_id=tenant_id,
@@ -86,6 +89,7 @@ def create(
         status=Status.QUEUED,
         resource_id=resource_id,
         request_id=request_id,
+        traceparent=None if span is None else str(span),
     )
     session.add(job)
     session.flush()
@@ -129,7 +133,15 @@ def claim(session: Session, job_id: str, *, owner: str, lease_s: float) -> Claim
     session.add(Attempt(job_id=job_id, number=job.attempt, started_at=moment))
     told = _status_event(Status.RUNNING, attempt=job.attempt)
     job_events.append(session, job.id, job.event_count, [told])
-    return Claim(job.id, job.tenant_id, job.resource_id, job.attempt, job.request_id)
+    return Claim(
+        job.id,
+        job.tenant_id,
+        job.resource_id,
+        job.attempt,
+        job.request_id,
+        Kind(job.kind),
+        job.traceparent,
+    )
 
 
 def renew(session: Session, claim: Claim, *, lease_s: float) -> Status:

@@ -115,6 +115,8 @@ class Job(Table):
     status: Mapped[str]
     resource_id: Mapped[str] = mapped_column(index=True)
     request_id: Mapped[str | None]
+    traceparent: Mapped[str | None]
+    """The span of the request that asked for it (`app.traceparent`), if that was traced."""
     created_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

@@ -32,7 +32,7 @@ class Progress(Protocol):
         """Tell whether to save the state and leave at the next step."""
 
     def event(self, kind: str, data: Mapping[str, JsonValue]) -> None:
-        """Report one event: `progress`, `metrics`, `message`, `checkpoint`, `images`."""
+        """Report one event: `progress`, `metrics`, `message`, `checkpoint`, `images`, `phase`."""
 
 
 class FolderProgress:

@@ -3,15 +3,24 @@
 import errno
 import signal
 import sys
+import time
 import traceback
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pydantic import JsonValue
 
 from models.progress import FolderProgress, Progress, Stopped
-from models.run_folder import EXIT_DISK_FULL, Outcome, Result, RunError, UserError, write_json
+from models.run_folder import (
+    EXIT_DISK_FULL,
+    Outcome,
+    Phase,
+    Result,
+    RunError,
+    UserError,
+    write_json,
+)
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _OUT_OF_MEMORY = ("can't allocate memory", "bad_alloc", f"(os error {errno.ENOMEM})")
@@ -27,7 +36,7 @@ def run_in(run_dir: Path, work: Callable[[Progress], dict[str, JsonValue]]) -> i
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     status = 0
     try:
-        with closing(FolderProgress(run_dir / "events.jsonl")) as progress:
+        with closing(FolderProgress(run_dir / "events.jsonl")) as progress, _timed(progress):
             detail = work(progress)
         result = Result(outcome=Outcome.FINISHED, detail=detail)
     except Stopped as stopped:
@@ -49,6 +58,17 @@ def run_in(run_dir: Path, work: Callable[[Progress], dict[str, JsonValue]]) -> i
             raise
         return EXIT_DISK_FULL
     return status
+
+
+@contextmanager
+def _timed(progress: Progress) -> Iterator[None]:
+    """Tell when the work began, and when it ended, however it did."""
+    started_s = time.time()
+    try:
+        yield
+    finally:
+        phase = Phase(name="work", started_s=started_s, ended_s=time.time())
+        progress.event("phase", phase.model_dump())
 
 
 def _name(error: Exception) -> RunError | None:

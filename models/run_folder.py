@@ -17,6 +17,7 @@ a failure that the user can act on is a result too, with `outcome: failed` and a
 import json
 from enum import StrEnum
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, JsonValue, SecretBytes, field_serializer, field_validator
 
@@ -42,6 +43,14 @@ class Kind(StrEnum):
     REPORT = "report"
     EXPORT = "export"
     IMPORT = "import"
+
+
+class Phase(Frozen):
+    """What an event `phase` says: a part of a run that is over; in seconds since 1970."""
+
+    name: Literal["work"]
+    started_s: float
+    ended_s: float
 
 
 class IngestSpec(Frozen):

@@ -7,6 +7,7 @@ from celery import Celery
 from celery.signals import (
     setup_logging,
     worker_init,
+    worker_process_shutdown,
     worker_ready,
     worker_shutdown,
     worker_shutting_down,
@@ -86,13 +87,20 @@ def make_worker(values: Settings) -> Celery:
     worker_ready.connect(_note_ready, weak=False)
     worker_shutting_down.connect(_raise_drain_flag, weak=False)
     worker_shutdown.connect(_sign_off, weak=False)
+    worker_process_shutdown.connect(_send_spans, weak=False)
     return celery
 
 
 @lru_cache(maxsize=1)
 def _parts() -> Parts:
     """Return the parts of this process: made at its first task, since none survives a fork."""
-    return make_parts(settings(), pool_size=3)
+    return make_parts(settings(), pool_size=3, process="worker")
+
+
+def _send_spans(**_signal: object) -> None:
+    """Send what is left, when a process of the pool ends that has had a task."""
+    if _parts.cache_info().currsize:
+        _parts().tracer.close()
 
 
 def _configure_logging(**_signal: object) -> None:

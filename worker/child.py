@@ -26,8 +26,9 @@ from app.job_events import NewEvent
 from app.job_states import AttemptOutcome
 from app.settings import base_environment
 from app.tables import now
+from app.tracing import Key
 from models.config import Frozen
-from models.run_folder import EXIT_DISK_FULL, Kind, Outcome, Result
+from models.run_folder import EXIT_DISK_FULL, Kind, Outcome, Phase, Result
 from worker.memory import oom_kill_count
 from worker.run import (
     TRANSIENT_ERRORS,
@@ -59,8 +60,8 @@ def run_child(
 ) -> Result:
     """Run one `models` process in the run's folder to its end.
 
-    `on_event` gets each event but `message`, which is recorded here, and `progress` too unless
-    `takes_progress`. `memory_bytes` limits the address space.
+    `on_event` gets each event but `message`, which is recorded here, `phase`, of which a span is
+    made, and `progress` too unless `takes_progress`. `memory_bytes` limits the address space.
 
     Raises:
         StoppedError: if the run had to stop; the process has saved its state and left.
@@ -71,13 +72,15 @@ def run_child(
     (run.folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
     events = Events(run, on_event, takes_progress=takes_progress)
     killed_before = oom_kill_count()
-    with _started(run.folder, kind, memory_bytes) as process:
-        stopper = Stopper(run, process)
-        while process.poll() is None:
-            events.follow()
-            stopper.look()
-            time.sleep(_POLL_S)
-    events.finish()
+    with run.phase("process") as span:
+        with _started(run.folder, kind, memory_bytes) as process:
+            stopper = Stopper(run, process)
+            while process.poll() is None:
+                events.follow()
+                stopper.look()
+                time.sleep(_POLL_S)
+        span.note(Key.EXIT_CODE, process.returncode)
+        events.finish()
     return result_of(run, process.returncode, killed_before)
 
 
@@ -265,5 +268,8 @@ class Events:
             self._progress.tell(data)
         elif kind == "message":
             self._run.record([NewEvent(kind, data)])
+        elif kind == "phase":
+            phase = Phase.model_validate(data)
+            self._run.parts.tracer.past(phase.name, phase.started_s, phase.ended_s)
         elif self._on_event is not None:
             self._on_event(kind, data)

@@ -12,7 +12,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from pathlib import Path
@@ -31,6 +32,8 @@ from app.jobs import Claim
 from app.parts import Parts
 from app.storage import STORAGE_ERRORS
 from app.tables import Job
+from app.traceparent import parse
+from app.tracing import Key, Span, Unspanned
 from worker import scratch
 
 log = structlog.get_logger()
@@ -81,6 +84,7 @@ class Run:
     folder: Path
     conclude: Callable[[Session], None] | None = None
     """Writes the result of the work, in the transaction that says that it has succeeded."""
+    span: Span = field(default_factory=Unspanned)
     _stop: list[Stop] = field(default_factory=list)
 
     @property
@@ -105,6 +109,10 @@ class Run:
         """Append events and set the progress, in a transaction of their own."""
         with self.transaction() as session:
             jobs.record(session, self.claim, events, progress)
+
+    def phase(self, name: str) -> AbstractContextManager[Span]:
+        """Make a span of the block: a part of the work of which one asks how long it took."""
+        return self.parts.tracer.span(name)
 
     def check_stop(self) -> None:
         """Leave if the attempt must stop; for the steps that no child process does.
@@ -138,19 +146,36 @@ def attempt(parts: Parts, job_id: str) -> Iterator[Run | None]:
         yield None
         return
     structlog.contextvars.bind_contextvars(
-        job_id=claim.job_id, attempt=claim.attempt, request_id=claim.request_id
+        job_id=claim.job_id,
+        attempt=claim.attempt,
+        kind=claim.kind.value,
+        tenant_id=claim.tenant_id,
+        request_id=claim.request_id,
     )
-    run = Run(parts, claim, folder)
-    watch = _Watch(run)
-    watch.start()
-    log.info("attempt_started")
-    try:
-        with _settled(run):
-            yield run
-    finally:
-        watch.end()
-        shutil.rmtree(folder, ignore_errors=True)
-        structlog.contextvars.clear_contextvars()
+    with _traced(parts, claim) as span:
+        run = Run(parts, claim, folder, span=span)
+        watch = _Watch(run)
+        watch.start()
+        log.info("attempt_started")
+        try:
+            with _settled(run):
+                yield run
+        finally:
+            watch.end()
+            shutil.rmtree(folder, ignore_errors=True)
+            structlog.contextvars.clear_contextvars()
+
+
+def _traced(parts: Parts, claim: Claim) -> AbstractContextManager[Span]:
+    """Make a span of the attempt, below the request that asked for the job, as of each before."""
+    said: dict[Key, str | int] = {
+        Key.JOB: claim.job_id,
+        Key.KIND: claim.kind.value,
+        Key.ATTEMPT: claim.attempt,
+        Key.TENANT: claim.tenant_id,
+    }
+    parent = parse(claim.traceparent)
+    return parts.tracer.span(f"job {claim.kind}", said, parent=parent, is_entry=True)
 
 
 def _claim(session: Session, job_id: str, owner: str, lease_s: float) -> Claim | None:
@@ -198,6 +223,7 @@ def _settled(run: Run) -> Iterator[None]:
 def _note_loss(run: Run) -> None:
     """Have removed what this attempt stored after it had lost the job."""
     log.warning("lease_lost")
+    run.span.fail("lease_lost")
     with suppress(*DATABASE_ERRORS), run.transaction() as session:
         jobs.ask_to_tidy(session, run.claim)
 
@@ -212,6 +238,9 @@ def _finish(run: Run, status: Status, error: tuple[str, str] | None = None) -> N
         _note_loss(run)
     else:
         log.info("attempt_ended", status=status.value, code=error[0] if error else None)
+        run.span.note(Key.OUTCOME, status.value)
+        if error:
+            run.span.fail(error[0])
 
 
 def _release(run: Run, outcome: AttemptOutcome) -> None:
@@ -225,6 +254,7 @@ def _release(run: Run, outcome: AttemptOutcome) -> None:
         log.warning("release_failed")  # the lease runs out and the reaper does it
     else:
         log.info("attempt_released", outcome=outcome.value)
+        run.span.note(Key.OUTCOME, outcome.value)
 
 
 class _Watch(threading.Thread):
@@ -235,6 +265,7 @@ class _Watch(threading.Thread):
         self._run = run
         self._ended = threading.Event()
         self._valid_until_s = time.monotonic() + run.parts.settings.lease_s
+        self._context = copy_context()  # a thread has an empty one, and its lines no ids
 
     def end(self) -> None:
         """Stop renewing."""
@@ -243,6 +274,9 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         """Look every half second; renew every `lease_renewal_s`."""
+        self._context.run(self._watch)
+
+    def _watch(self) -> None:
         settings = self._run.parts.settings
         renewed_s = time.monotonic()
         while not self._ended.wait(_WATCH_S) and self._run.stop is None:

@@ -15,6 +15,7 @@ import structlog
 
 from app.parts import Parts
 from app.storage import Storage
+from app.tracing import Key
 from models.run_folder import Result, SampleSpec
 from worker import scratch
 from worker.child import Events, OnEvent, Stopper, end, result_of, start
@@ -57,17 +58,20 @@ class Sampler:
         Raises:
             StoppedError, JobFailedError, AttemptLostError, LeaseLostError: as `run_child`.
         """
-        weights = self._weights.get(self._storage, f"{prefix}{spec.weights}")
-        os.link(weights, run.folder / spec.weights)
-        if spec.is_filtered and packed_key is not None:
-            os.link(self._packs.get(self._storage, packed_key), run.folder / spec.packed)
+        with run.phase("download"):
+            weights = self._weights.get(self._storage, f"{prefix}{spec.weights}")
+            os.link(weights, run.folder / spec.weights)
+            if spec.is_filtered and packed_key is not None:
+                os.link(self._packs.get(self._storage, packed_key), run.folder / spec.packed)
         (run.folder / "spec.json").write_text(spec.model_dump_json(), encoding="utf-8")
         events = Events(run, on_event, takes_progress=True)
-        process = self._ask(run.folder)
-        status = self._wait(run, process, events)
-        if run.stop is Stop.LEASE_LOST:
-            self.close()
-        events.finish()
+        with run.phase("process") as span:
+            process = self._ask(run.folder)
+            status = self._wait(run, process, events)
+            if run.stop is Stop.LEASE_LOST:
+                self.close()
+            span.note(Key.EXIT_CODE, status)
+            events.finish()
         return result_of(run, status, self._killed_before)
 
     def close(self) -> None:

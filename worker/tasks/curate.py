@@ -7,13 +7,13 @@ import time
 import zipfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, cast
 
 from app import curation, samples
 from app.curation import Flag, Plan
 from app.parts import Parts
 from app.tables import SampleBatch, now
+from app.threads import Pool
 from worker.child import Progress
 from worker.run import JobFailedError, Run, attempt
 
@@ -42,11 +42,13 @@ def curate(parts: Parts, job_id: str) -> None:
             raise JobFailedError(
                 "samples_unusable", "the report flagged images that are not in the batch"
             )
-        parts.storage.get_file(plan.archive_key, run.folder / SOURCE)
+        with run.phase("download"):
+            parts.storage.get_file(plan.archive_key, run.folder / SOURCE)
         _write_zip(run, row, plan, dropped)
         images = [_image(one, prefix, dropped) for one in plan.images]
-        _copy(run, plan.images, images)
-        parts.storage.put_file(f"{prefix}{ARCHIVE}", run.folder / ARCHIVE, "application/zip")
+        with run.phase("upload"):
+            _copy(run, plan.images, images)
+            parts.storage.put_file(f"{prefix}{ARCHIVE}", run.folder / ARCHIVE, "application/zip")
         run.check_stop()
         kept = {_file(one) for one in images if one["released"]}
         notes = curation.notes(row, dropped, len(kept - flagged.keys()))
@@ -91,7 +93,7 @@ def _copy(
         if image[name] is not None
     ]
     progress, told_s = Progress(run), time.monotonic()
-    pool = ThreadPoolExecutor(COPY_THREADS, "copy")
+    pool = Pool(COPY_THREADS, "copy")
     try:
         pending = [pool.submit(run.parts.storage.copy, *pair) for pair in pairs]
         for done, future in enumerate(pending):

@@ -33,13 +33,15 @@ def export(parts: Parts, job_id: str) -> None:
                 text = json.dumps(dataset.certificate, indent=1, sort_keys=True)
                 (run.folder / "certificate.json").write_text(text, encoding="utf-8")
             key = f"{exports.prefix(row)}{run.key_prefix}{EXPORTED}"
-        parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
-        if deep_key is not None:
-            parts.storage.get_file(deep_key, run.folder / SIXTEEN_BITS)
+        with run.phase("download"):
+            parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
+            if deep_key is not None:
+                parts.storage.get_file(deep_key, run.folder / SIXTEEN_BITS)
         result = run_child(run, Kind.EXPORT, spec)
         run.check_stop()
         archive = run.folder / "outputs" / EXPORTED
-        parts.storage.put_file(key, archive, "application/zip")
+        with run.phase("upload"):
+            parts.storage.put_file(key, archive, "application/zip")
         size_bytes = archive.stat().st_size
         count = cast("int", result.detail["image_count"])
         run.conclude = lambda session: exports.seal(

@@ -21,16 +21,17 @@ def take_in(parts: Parts, job_id: str) -> None:
             content_key = row.content_key
             prefix = f"{generators.prefix(row)}{run.key_prefix}checkpoints/"
         assert content_key is not None, "it is kept until the job has ended"
-        parts.storage.get_file(content_key, run.folder / "content")
+        with run.phase("download"):
+            parts.storage.get_file(content_key, run.folder / "content")
         spec = ImportSpec(max_bytes=parts.settings.max_import_bytes, threads=parts.settings.threads)
         result = run_child(run, Kind.IMPORT, spec)
         run.check_stop()
         described = Description.model_validate(result.detail)
         key_prefix = f"{prefix}{checkpoint_name(described.step)}/"
-        for name, content_type in FILES.items():
-            parts.storage.put_file(
-                f"{key_prefix}{name}", run.folder / "outputs" / name, content_type
-            )
+        outputs = run.folder / "outputs"
+        with run.phase("upload"):
+            for name, content_type in FILES.items():
+                parts.storage.put_file(f"{key_prefix}{name}", outputs / name, content_type)
         run.conclude = lambda session: generator_archives.seal(
             session, run.claim, described, key_prefix
         )

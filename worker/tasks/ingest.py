@@ -5,7 +5,7 @@ import json
 import struct
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import wait
 from pathlib import Path
 
 from pydantic import JsonValue
@@ -14,6 +14,7 @@ from app import datasets, uploads
 from app.datasets import Sealed
 from app.parts import Parts
 from app.tables import Dataset
+from app.threads import Pool
 from models.config import IngestConfig
 from models.run_folder import (
     SIXTEEN_BITS,
@@ -50,7 +51,8 @@ def ingest(parts: Parts, job_id: str) -> None:
         )
         image_bytes = sum(size**2 for size in spec.config.sizes)
         forecast = _Forecast(run, _ROW_S + image_bytes / _STORAGE_BYTES_PER_S)
-        parts.storage.get_file(content_key, run.folder / "content")
+        with run.phase("download"):
+            parts.storage.get_file(content_key, run.folder / "content")
         if declared_sha256 is not None:
             _check_sha256(run.folder / "content", declared_sha256)
         try:
@@ -69,7 +71,8 @@ def ingest(parts: Parts, job_id: str) -> None:
             raise
         run.check_stop()
         summary = IngestSummary.model_validate(result.detail)
-        made = _store(run, summary, f"{prefix}{run.key_prefix}", forecast)
+        with run.phase("upload"):
+            made = _store(run, summary, f"{prefix}{run.key_prefix}", forecast)
         run.conclude = lambda session: datasets.seal(session, run.claim, parts.secrecy, made)
 
 
@@ -155,7 +158,7 @@ def _put_files(run: Run, files: Sequence[tuple[str, Path]], forecast: _Forecast)
     def count(more_bytes: int) -> None:
         gone[0] += more_bytes
 
-    with ThreadPoolExecutor(1, "upload") as pool:
+    with Pool(1, "upload") as pool:
         for key, path in files:
             put = pool.submit(run.parts.storage.put_file, key, path, on_bytes=count)
             while not wait([put], _PROGRESS_S).done:

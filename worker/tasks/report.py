@@ -44,13 +44,15 @@ def measure(parts: Parts, job_id: str) -> None:
             made = _generated(session, row, dataset)
             packed_key = str(datasets.pack(dataset, made.size_px)["key"])
             prefix = f"{reports.prefix(row)}{run.key_prefix}"
-        parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
-        parts.storage.get_file(made.key, run.folder / made.file)
         has_judge = made.checkpoint is not None and row.profile != ReportProfile.QUICK
-        if has_judge:
-            (run.folder / CHECKPOINT).mkdir(exist_ok=True)
-            for name in ("checkpoint.json", "state.safetensors"):
-                parts.storage.get_file(f"{made.checkpoint}{name}", run.folder / CHECKPOINT / name)
+        with run.phase("download"):
+            parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
+            parts.storage.get_file(made.key, run.folder / made.file)
+            if has_judge:
+                place = run.folder / CHECKPOINT
+                place.mkdir(exist_ok=True)
+                for name in ("checkpoint.json", "state.safetensors"):
+                    parts.storage.get_file(f"{made.checkpoint}{name}", place / name)
         spec = ReportSpec(
             generated_pack=PACK if made.file == PACK else None,
             config=ReportConfig(profile=ReportProfile(row.profile)),
@@ -63,15 +65,15 @@ def measure(parts: Parts, job_id: str) -> None:
         run_child(run, Kind.REPORT, spec)
         run.check_stop()
         outputs = run.folder / "outputs"
-        plots = {}
-        for path in sorted((outputs / "plots").glob("*.png")):
-            plots[path.stem] = f"{prefix}plots/{path.name}"
-            parts.storage.put_file(plots[path.stem], path, "image/png")
+        plots, samples_key = {}, None
         document = json.loads((outputs / "report.json").read_text(encoding="utf-8"))
-        samples_key = None
-        if (listed := outputs / SAMPLES).exists():
-            samples_key = f"{prefix}{SAMPLES}"
-            parts.storage.put_file(samples_key, listed, "text/csv")
+        with run.phase("upload"):
+            for path in sorted((outputs / "plots").glob("*.png")):
+                plots[path.stem] = f"{prefix}plots/{path.name}"
+                parts.storage.put_file(plots[path.stem], path, "image/png")
+            if (listed := outputs / SAMPLES).exists():
+                samples_key = f"{prefix}{SAMPLES}"
+                parts.storage.put_file(samples_key, listed, "text/csv")
         run.conclude = lambda session: reports.seal(
             session, run.claim, document, plots, samples_key
         )

@@ -3,7 +3,7 @@
 import time
 import zipfile
 from collections import Counter
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +16,7 @@ from app import generators, samples
 from app.parts import Parts
 from app.storage import PART_BYTES, STORAGE_ERRORS
 from app.tables import Checkpoint, Generator, SampleBatch
+from app.threads import Pool
 from models.config import SamplingConfig
 from models.run_folder import ALL_WITHHELD, SampleSpec
 from worker.child import Progress
@@ -91,7 +92,8 @@ def generate(parts: Parts, job_id: str) -> None:
                     with run.transaction() as session:
                         samples.note_withheld(session, run.claim, storing.withheld())
                 raise
-            storing.finish(cast("list[str]", done.detail["notes"]))
+            with run.phase("upload"):  # of what was not stored while others were drawn
+                storing.finish(cast("list[str]", done.detail["notes"]))
         run.conclude = storing.conclude
 
 
@@ -102,9 +104,9 @@ def _sampler(parts: Parts) -> Sampler:
 
 
 @lru_cache(maxsize=1)
-def _uploads() -> ThreadPoolExecutor:
+def _uploads() -> Pool:
     """Return the threads that store images, kept: to start them takes as long as to store some."""
-    return ThreadPoolExecutor(UPLOAD_THREADS, "upload")
+    return Pool(UPLOAD_THREADS, "upload")
 
 
 class _Storing:

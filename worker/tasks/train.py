@@ -29,10 +29,12 @@ def train(parts: Parts, job_id: str) -> None:
             pack = datasets.pack(session.get_one(Dataset, row.dataset_id), config.image_size)
             found = generators.checkpoints(session, row.id)
             prefix = f"{generators.prefix(row)}{run.key_prefix}"
-        parts.storage.get_file(str(pack["key"]), run.folder / "packed.safetensors")
         resume = None
+        with run.phase("download"):
+            parts.storage.get_file(str(pack["key"]), run.folder / "packed.safetensors")
+            if found:
+                resume = _fetch_checkpoint(run, found[0].step, found[0].prefix)
         if found:
-            resume = _fetch_checkpoint(run, found[0].step, found[0].prefix)
             with run.transaction() as session:
                 jobs.note_resume(session, run.claim, found[0].id)
         spec = TrainSpec(
@@ -63,8 +65,9 @@ def _fetch_checkpoint(run: Run, step: int, prefix: str) -> str:
 def _upload_checkpoint(run: Run, data: dict[str, JsonValue], prefix: str) -> None:
     folder = run.folder / cast("str", data["folder"])
     key_prefix = f"{prefix}checkpoints/{folder.name}/"
-    for name in CHECKPOINT_FILES:
-        run.parts.storage.put_file(f"{key_prefix}{name}", folder / name)
+    with run.phase("upload"):
+        for name in CHECKPOINT_FILES:
+            run.parts.storage.put_file(f"{key_prefix}{name}", folder / name)
     step, images_seen = cast("int", data["step"]), cast("int", data["images_seen"])
     with run.transaction() as session:
         checkpoint_id = generators.add_checkpoint(

@@ -79,7 +79,7 @@ def test_claim_carries_what_the_worker_needs(
     parts: Parts, new_job: NewJob, claim: Take, tenant_id: str
 ) -> None:
     job_id = new_job()
-    assert claim(job_id) == Claim(job_id, tenant_id, "nothing", 1, "r-1")
+    assert claim(job_id) == Claim(job_id, tenant_id, "nothing", 1, "r-1", Kind.INGEST, None)
     job = _job(parts, job_id)
     assert job.status == Status.RUNNING
     assert job.started_at is not None

@@ -77,7 +77,7 @@ def test_a_training_can_be_sampled(run_dir: Path) -> None:
     }
     lines = (run_dir / "events.jsonl").read_text().splitlines()
     kinds = [json.loads(line)["type"] for line in lines]
-    assert {"progress", "metrics", "checkpoint", "images"} == set(kinds)
+    assert {"progress", "metrics", "checkpoint", "images", "phase"} == set(kinds)
 
 
 @pytest.mark.parametrize(
