@@ -15,9 +15,10 @@ COPY pyproject.toml constraints.txt ./
 RUN --mount=type=cache,target=/root/.cache/pip \
     python -c 'import pathlib, tomllib; \
 project = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]; \
-extra = project["optional-dependencies"]["worker"]; \
-pathlib.Path("api.txt").write_text("\n".join(project["dependencies"])); \
-pathlib.Path("worker.txt").write_text("\n".join(extra))' \
+extras = project["optional-dependencies"]; \
+both = project["dependencies"] + extras["traces"]; \
+pathlib.Path("api.txt").write_text("\n".join(both)); \
+pathlib.Path("worker.txt").write_text("\n".join(extras["worker"]))' \
     && python -m venv --without-pip /opt/gliaforge \
     && pip --python /opt/gliaforge/bin/python install -c constraints.txt -r api.txt
 

@@ -9,6 +9,7 @@ PORTS = {
     "database": {("TCP", 5432)},
     "broker": {("TCP", 6379), ("TCP", 6380)},
     "storage": {("TCP", 443), ("TCP", 8333)},
+    "traces": {("TCP", 4318)},
 }
 
 
@@ -28,11 +29,14 @@ def network(objects: Sequence[Manifest]) -> list[str]:
         ]
         outward = [rule for spec in applied for rule in spec.get("egress", ())]
         inward = [rule for spec in applied for rule in spec.get("ingress", ())]
-        complaints += [f"{pod.name}: {fault}" for fault in _faults(pod, inward, outward)]
+        roles = _roles(pod, is_traced=_is_traced(objects))
+        complaints += [f"{pod.name}: {fault}" for fault in _faults(pod, roles, inward, outward)]
     return complaints
 
 
-def _faults(pod: Pod, inward: list[Manifest], outward: list[Manifest]) -> Iterator[str]:
+def _faults(
+    pod: Pod, roles: set[str], inward: list[Manifest], outward: list[Manifest]
+) -> Iterator[str]:
     if any(not rule.get("to") for rule in outward) or any(not rule.get("from") for rule in inward):
         yield "open to everybody"
     ways = [
@@ -46,17 +50,22 @@ def _faults(pod: Pod, inward: list[Manifest], outward: list[Manifest]) -> Iterat
     if any(peer in ({"namespaceSelector": {}}, {"podSelector": {}}) for peer in ways):
         yield "open to every pod"
     ports = {(port["protocol"], port["port"]) for rule in outward for port in rule.get("ports", ())}
-    wanted = set(PORTS["dns"]).union(*(PORTS[role] for role in _roles(pod)))
+    wanted = set(PORTS["dns"]).union(*(PORTS[role] for role in roles))
     if ports != wanted:
         yield f"reaches {sorted(ports)} instead of {sorted(wanted)}"
     if bool(inward) is not ("ports" in pod.container or pod.kind == "TrainingRuntime"):
         yield "called though it has no port, or not callable though it has"
 
 
-def _roles(pod: Pod) -> set[str]:
+def _is_traced(objects: Sequence[Manifest]) -> bool:
+    """Tell whether the settings name a collector of traces."""
+    return any("GLIAFORGE_TRACES_ENDPOINT" in one["data"] for one in of_kind(objects, "ConfigMap"))
+
+
+def _roles(pod: Pod, *, is_traced: bool) -> set[str]:
     """Return what the process of a pod talks to, by the secrets that it is told."""
     if {"secretRef": {"name": "gliaforge"}} in pod.container.get("envFrom", ()):
-        return {"database", "broker", "storage"}
+        return {"database", "broker", "storage", *(("traces",) if is_traced else ())}
     told = {variable["name"] for variable in pod.container.get("env", ())}
     return {"database"} if "GLIAFORGE_DATABASE_URL" in told else set()
 

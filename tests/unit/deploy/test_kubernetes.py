@@ -10,7 +10,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # no stubs are installed
 
 from app.api.event_stream import LONGEST_LIFE_S
-from tests.unit.deploy.rendering import KUBERNETES, find, objects_of, of_kind, pods
+from tests.unit.deploy.rendering import KUBERNETES, find, objects_of, of_kind, pods, selected
 from tests.unit.deploy.rules import RULES
 
 pytestmark = pytest.mark.skipif(
@@ -28,6 +28,9 @@ COMPOSITIONS = [
     ("base", "components/ingress"),
     ("base", "components/scale-from-zero"),
     ("base", "components/spot"),
+    ("base", "components/traces"),
+    ("overlays/example-spot", "components/traces"),
+    ("overlays/example-development", "components/traces"),
 ]
 NOT_OURS = {"trainer"}
 """In the address of Kubeflow Trainer's page."""
@@ -134,3 +137,17 @@ def test_who_waits_for_nobody_takes_nobodys_place() -> None:
     batch = find(objects, "PriorityClass", "gliaforge-batch")
     assert batch["preemptionPolicy"] == "Never"
     assert batch["value"] < find(objects, "PriorityClass", "gliaforge-interactive")["value"]
+
+
+def test_collector_is_reached_where_it_was_chosen_and_nowhere_else() -> None:
+    traced, plain = objects_of("base", "components/traces"), objects_of("base")
+    (policy,) = [one for one in of_kind(traced, "NetworkPolicy") if one not in plain]
+    ways = policy["spec"]["egress"]
+    assert [way["to"] for way in ways] == [
+        [{"namespaceSelector": {"matchLabels": {"gliaforge/traces": "collector"}}}]
+    ]
+    reached = {pod.name for pod in selected(traced, policy["spec"]["podSelector"]["matchLabels"])}
+    assert reached == {"api", "scheduler", "worker-cpu", "worker-generate", "worker-train"}
+    data = [one["data"] for one in of_kind(traced, "ConfigMap")]
+    assert any("GLIAFORGE_TRACES_ENDPOINT" in one for one in data)
+    assert not any("TRACES" in name for one in of_kind(plain, "ConfigMap") for name in one["data"])

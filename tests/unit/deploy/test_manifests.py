@@ -148,6 +148,20 @@ def test_only_what_is_published_has_a_way_out() -> None:
     }
 
 
+def test_only_what_does_work_is_beside_a_collector() -> None:
+    beside = {name for name, one in SERVICES.items() if "traces" in one.get("networks", ())}
+    workers = {"worker-cpu", "worker-generate", "worker-train-cpu", "worker-train-gpu"}
+    assert beside == {"api", "scheduler", *workers}
+    told = {n for n, one in SERVICES.items() if "GLIAFORGE_TRACES_ENDPOINT" in _told(one)}
+    assert told == beside
+    assert all(_told(SERVICES[name])["GLIAFORGE_TRACES_ENDPOINT"].endswith(":-}") for name in told)
+
+
+def _told(service: Manifest) -> Manifest:
+    found: Manifest = service.get("environment", {})
+    return found
+
+
 def test_no_two_workers_share_a_scratch_folder() -> None:
     for name in ("worker-cpu", "worker-generate", "worker-train-cpu", "worker-train-gpu"):
         assert SERVICES[name]["volumes"] == [{"type": "volume", "target": "/scratch"}]
