@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import JsonValue, ValidationError
+from sqlalchemy.exc import IntegrityError
 
 from app import api_keys
 from app.database import Database
@@ -76,6 +77,12 @@ def _parser() -> argparse.ArgumentParser:
     api.add_argument("--port", type=_positive, default=8000)
     api.set_defaults(command=_api)
     migrate = commands.add_parser("migrate", help="bring the database to this version")
+    migrate.add_argument(
+        "--to",
+        default="head",
+        metavar="REVISION",
+        help="or to another revision that this version knows, which may be an older one",
+    )
     migrate.set_defaults(command=_migrate)
     return parser
 
@@ -309,11 +316,25 @@ def _limit(options: argparse.Namespace) -> int:
     return 0
 
 
-def _migrate(_options: argparse.Namespace) -> int:
+def _migrate(options: argparse.Namespace) -> int:
     from app import migrations  # noqa: PLC0415 - alembic takes a while to import
 
     with _database() as database:
-        migrations.upgrade(database.engine)
+        try:
+            migrations.move(database.engine, options.to)
+        except NotFoundError as error:
+            print(f"gliaforge: {error.detail}", file=sys.stderr)
+            return 1
+        except IntegrityError as error:
+            # Its words would quote a row.
+            refused = getattr(error.orig, "diag", None)
+            place = f"{refused.table_name}.{refused.column_name}" if refused else "a table"
+            print(
+                f"gliaforge: {place} holds what the older tables cannot; delete it first"
+                " (docs/operations.md)",
+                file=sys.stderr,
+            )
+            return 1
     return 0
 
 

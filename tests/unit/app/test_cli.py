@@ -42,3 +42,10 @@ def test_no_path_is_a_fault_of_usage() -> None:
     with pytest.raises(SystemExit) as caught:
         main(["upload"])
     assert caught.value.code == 2
+
+
+@pytest.mark.parametrize("arguments", [["migrate", "--to"], ["migrate", "--to", "0001", "0002"]])
+def test_a_revision_is_one_word(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
