@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-_KEY_BYTES, _NONCE_BYTES = 32, 12
+_KEY_BYTES, _NONCE_BYTES, _FINGERPRINT_BYTES = 32, 12, 8
 UNREADABLE = "(sealed with another GLIAFORGE_DATA_KEY)"
 
 
@@ -30,6 +30,11 @@ class Secrecy:
     def pseudonym_key(self, tenant_id: str) -> bytes:
         """Return the key of the hashes that stand for a tenant's identifiers."""
         return self._key(tenant_id, "pseudonyms")
+
+    def fingerprint(self) -> str:
+        """Return what tells this secret from another, and nothing else of it."""
+        info = b"gliaforge fingerprint"
+        return HKDF(SHA256(), _FINGERPRINT_BYTES, salt=None, info=info).derive(self._secret).hex()
 
     def seal(self, tenant_id: str, text: str) -> bytes:
         """Encrypt a text with AES-256-GCM (NIST SP 800-38D), nonce in front."""

@@ -14,6 +14,16 @@ def test_what_was_sealed_opens_again() -> None:
         assert Secrecy("secret").open("t1", Secrecy("secret").seal("t1", text)) == text
 
 
+def test_a_fingerprint_tells_secrets_apart_and_not_what_they_are() -> None:
+    assert Secrecy("secret").fingerprint() == Secrecy("secret").fingerprint()
+    assert Secrecy("secret").fingerprint() != Secrecy("secret ").fingerprint()
+    assert len(Secrecy("x" * 1000).fingerprint()) == 16
+    # HKDF-SHA256 (RFC 5869) written out: extract with a salt of zeros, expand once.
+    extracted = hmac.digest(bytes(32), b"secret", "sha256")
+    expanded = hmac.digest(extracted, b"gliaforge fingerprint\x01", "sha256")
+    assert Secrecy("secret").fingerprint() == expanded[:8].hex()
+
+
 def test_a_seal_tells_nothing() -> None:
     secrecy = Secrecy("secret")
     first, second = (secrecy.seal("t1", NAME) for _ in range(2))
