@@ -19,7 +19,7 @@ import numpy as np
 import psutil
 import pytest
 from PIL import Image
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from app import api_keys, job_states, laptop
 from app.api_keys import Scope
@@ -29,20 +29,10 @@ from app.embedded.processes import Child, Command, start
 from app.embedded.seaweedfs import run_seaweedfs
 from app.embedded.stack import Restarts, Servers, Stack, run_services, start_servers
 from app.embedded.valkey import run_valkey
-from app.job_states import Status
 from app.parts import Parts, make_parts
 from app.settings import Settings, base_environment
-from app.tables import (
-    Attempt,
-    Checkpoint,
-    Dataset,
-    Job,
-    JobEvent,
-    Report,
-    SampleBatch,
-    SampleImage,
-)
-from worker.tasks import housekeeping, retention
+from app.tables import Checkpoint, Job
+from tests.faults import audit_of_jobs
 
 TINY = {
     "image_size": 64,
@@ -63,7 +53,6 @@ OVERRIDES = {
     "GLIAFORGE_DEVICE": "cpu",
 }
 _RUN = {"postgres": run_postgres, "valkey": run_valkey, "seaweedfs": run_seaweedfs}
-CHECKPOINT_FILES = ("weights.safetensors", "state.safetensors", "checkpoint.json", "samples.png")
 
 
 @dataclass
@@ -322,38 +311,15 @@ def audit(house: House) -> Iterator[None]:
     yield
     house.until(lambda: all(one.is_running for one in house.servers.values()))
     house.until(lambda: _unowned(house) == [], 60)
-    _require_sound_jobs(house)
+    audit_of_jobs.require_sound_jobs(house.parts)
     _require_no_stray_process(house)
-    _require_no_orphan_object(house)
+    audit_of_jobs.require_no_orphan_object(house.parts)
 
 
 def _unowned(house: House) -> list[str]:
     """Return the jobs that wait for somebody although no test does, and folders of runs."""
-    at_rest = (*job_states.FINAL, Status.PAUSED)
-    with house.parts.database.transaction() as session:
-        found = list(session.scalars(select(Job.id).where(Job.status.not_in(at_rest))))
-    return found + [path.name for path in (house.home.path / "scratch").glob("run-*")]
-
-
-def _require_sound_jobs(house: House) -> None:
-    with house.parts.database.transaction() as session:
-        for job in session.scalars(select(Job)):
-            told = session.scalars(
-                select(JobEvent).where(JobEvent.job_id == job.id).order_by(JobEvent.seq)
-            ).all()
-            assert [event.seq for event in told] == list(range(1, job.event_count + 1))
-            ends = [event.data["status"] for event in told if event.type == "status"]
-            assert ends[-1] == job.status
-            is_success = job.status == Status.SUCCEEDED
-            assert ends.count("succeeded") == is_success
-            outcomes = [attempt.outcome for attempt in job.attempts]
-            assert outcomes.count("succeeded") == is_success, outcomes
-            assert None not in outcomes
-            assert [attempt.number for attempt in job.attempts] == list(range(1, job.attempt + 1))
-            assert (job.lease_owner, job.lease_until) == (None, None)
-            assert (job.finished_at is None) == (job.status == Status.PAUSED)
-        open_ones = select(func.count()).where(Attempt.ended_at.is_(None))
-        assert session.scalar(open_ones) == 0
+    folders = (house.home.path / "scratch").glob("run-*")
+    return audit_of_jobs.unended(house.parts) + [path.name for path in folders]
 
 
 def _require_no_stray_process(house: House) -> None:
@@ -366,30 +332,3 @@ def _require_no_stray_process(house: House) -> None:
         except OSError:
             continue
         assert mark not in environ.split(b"\0") or process.pid in ours, process.cmdline()
-
-
-def _require_no_orphan_object(house: House) -> None:
-    impatient = house.parts.settings.model_copy(update={"upload_lifetime_s": 0})
-    parts = replace(house.parts, settings=impatient)
-    retention.tidy(parts)
-    housekeeping.purge(parts)
-    with house.parts.database.transaction() as session:
-        known = {str(p["key"]) for d in session.scalars(select(Dataset)) for p in _packs(d)}
-        keys = session.execute(select(SampleImage.key, SampleImage.mask_key))
-        known |= {key for row in keys for key in row if key}
-        known |= {b.archive_key for b in session.scalars(select(SampleBatch)) if b.archive_key}
-        known |= {key for r in session.scalars(select(Report)) for key in r.plots.values()}
-        known |= {
-            f"{row.prefix}{name}"
-            for row in session.scalars(select(Checkpoint))
-            for name in CHECKPOINT_FILES
-        }
-    storage = house.parts.storage
-    assert set(storage.keys("tenants/")) == known
-    assert list(storage.keys("incoming/")) == []
-    uploads = storage.client.list_multipart_uploads(Bucket=storage.bucket)
-    assert uploads.get("Uploads", []) == []
-
-
-def _packs(row: Dataset) -> list[dict[str, object]]:
-    return [pack for pack in row.packs.values() if isinstance(pack, dict)]
