@@ -42,10 +42,12 @@ for service in $(compose ps --services); do
   [ -n "$id" ] || continue
   closed=$("${DOCKER:-docker}" inspect -f '{{.HostConfig.ReadonlyRootfs}} {{.HostConfig.CapDrop}} {{.HostConfig.SecurityOpt}}' "$id")
   [ "$closed" = "true [ALL] [no-new-privileges:true]" ] || fail "$service is open: $closed"
+  health=$("${DOCKER:-docker}" inspect -f '{{.State.Health.Status}}' "$id")
+  [ "$health" = healthy ] || fail "$service is $health"
   user=$(compose exec -T "$service" id -u)
   [ "$user" != 0 ] || fail "$service runs as root"
   if compose exec -T "$service" sh -c 'touch /usr/probe' 2>/dev/null; then
     fail "$service can write to its root file system"
   fi
 done
-echo "smoke: every container is read-only, without capabilities and without root"
+echo "smoke: every container is healthy, read-only, without capabilities and without root"

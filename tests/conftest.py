@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 REAL = {
+    "containers": pytest.mark.containers,
     "e2e": pytest.mark.e2e,
     "faults": pytest.mark.faults,
     "integration": pytest.mark.integration,
