@@ -20,6 +20,14 @@ from app.storage import Storage
 CONTENT_TYPE = "GLIAFORGE.content_type"
 
 
+class Stream:
+    """What can be read once; a member of a streamed tar says that it can seek, and cannot."""
+
+    def __init__(self, body: IO[bytes]) -> None:
+        """Read from `body`."""
+        self.read = body.read
+
+
 def main(arguments: list[str]) -> None:
     """Do what the first argument says."""
     match arguments:
@@ -83,7 +91,8 @@ def load(storage: Storage, source: IO[bytes]) -> tuple[int, int]:
             body = archive.extractfile(entry)
             assert body is not None, "save writes files alone"
             extra = {"ContentType": entry.pax_headers[CONTENT_TYPE]}
-            storage.client.upload_fileobj(body, storage.bucket, entry.name, ExtraArgs=extra)
+            stream = cast("IO[bytes]", Stream(body))
+            storage.client.upload_fileobj(stream, storage.bucket, entry.name, ExtraArgs=extra)
             count += 1
             size_bytes += entry.size
     stored = sum(1 for _ in storage.keys(""))

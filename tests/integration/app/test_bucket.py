@@ -2,11 +2,10 @@
 
 import io
 import tarfile
-from dataclasses import replace
 
 import pytest
 
-from app.parts import Parts, make_parts
+from app.parts import Parts
 from app.storage import Storage
 from deploy import bucket
 
@@ -17,12 +16,9 @@ LARGE = ("incoming/t1/large", "application/zip", bytes(range(256)) * (9 << 12))
 
 @pytest.fixture
 def storage(connected: Parts) -> Storage:
-    """A bucket of its own."""
-    known = connected.settings.model_copy(update={"s3_bucket": "backup"})
-    made = replace(make_parts(known), settings=known).storage
-    made.ensure_bucket()
-    made.delete_prefix("")
-    return made
+    """The bucket, emptied: no test needs the objects of another."""
+    connected.storage.delete_prefix("")
+    return connected.storage
 
 
 def test_a_bucket_is_put_back_as_it_was(storage: Storage) -> None:
