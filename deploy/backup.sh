@@ -19,15 +19,14 @@ mkdir "$partial" || fail "another backup to $target is under way, or broke off: 
 rests=
 finish() {
   rm -rf "$partial"
-  [ -z "$rests" ] || compose start scheduler >/dev/null 2>&1 || echo "backup: start the scheduler again" >&2
+  # Not by compose, which would run the migration first, that of a version that may be rolled back.
+  [ -z "$rests" ] || "${DOCKER:-docker}" start "$rests" >/dev/null || echo "backup: start the scheduler again" >&2
 }
 trap finish EXIT
 
 revision=$(query 'SELECT version_num FROM alembic_version') || fail "the database does not answer"
-if [ -n "$(compose ps --quiet --status running scheduler)" ]; then
-  rests=yes
-  compose stop scheduler >/dev/null 2>&1
-fi
+rests=$(compose ps --quiet --status running scheduler)
+[ -z "$rests" ] || "${DOCKER:-docker}" stop --time 60 "$rests" >/dev/null
 # Rows first: an object without a row is harmless, a row without its object is not.
 compose exec -T postgres pg_dump --username=gliaforge --format=custom --no-owner gliaforge \
   </dev/null >"$partial/database.dump"

@@ -29,8 +29,8 @@ TINY = {
     "generator_channels": 16,
     "discriminator_channels": 8,
 }
-LONG = TINY | {"total_images": 24_000, "snapshot_images": 1_200}
-"""Half a minute, and a checkpoint every two seconds."""
+LONG = TINY | {"total_images": 6_000, "snapshot_images": 400}
+"""Half a minute or more, and a checkpoint every two seconds."""
 WAIT_S = 420.0
 _LISTS = ("datasets", "generators", "sample-batches", "reports")
 _BELOW = {
@@ -234,7 +234,7 @@ def checkout(folder: Path, source: Path = ROOT) -> Path:
     subprocess.run(["sh", "deploy/make-env.sh", "cpu"], cwd=folder, check=True, capture_output=True)
     file = folder / ".env"
     lines = [line for line in file.read_text().splitlines() if "_PORT=" not in line]
-    lines += [f"API_PORT={_free_port()}", f"S3_PORT={_free_port()}"]
+    lines += [f"API_PORT={_free_port()}", f"S3_PORT={_free_port()}", "THREADS=1"]
     file.write_text("\n".join(lines) + "\n")
     return folder
 
