@@ -17,10 +17,21 @@ from pathlib import Path
 import pytest
 
 from tests.containers.conftest import require_images
-from tests.containers.stack import DOCKER, ROOT, WORKERS, Stack, build_options, checkout, images_of
+from tests.containers.stack import (
+    DOCKER,
+    LONG,
+    ROOT,
+    WORKERS,
+    Stack,
+    build_options,
+    checkout,
+    images_of,
+)
 
 VERSIONS = Path("app/migrations/versions")
 TAG = "before"
+LONGER = LONG | {"total_images": 16_000}
+"""It must outlast an ingest, and containers that leave and come."""
 
 
 def _git(*words: str) -> bytes:
@@ -98,7 +109,7 @@ def test_a_training_outlives_an_upgrade_and_a_roll_back(
     old.succeeded(dataset)
     datasets = [dataset]
 
-    training = old.begun(old.train(dataset))
+    training = old.begun(old.train(dataset, LONGER))
     _migrate(new, revisions[1])
     datasets.append(old.upload(archive))  # all old, on the new tables
     old.succeeded(datasets[-1])
@@ -113,7 +124,7 @@ def test_a_training_outlives_an_upgrade_and_a_roll_back(
     batch = new.sample(training)
     new.succeeded(batch)
 
-    training = new.begun(new.train(dataset))
+    training = new.begun(new.train(dataset, LONGER))
     old.up("--no-deps", *WORKERS)
     datasets.append(new.upload(archive))  # the old workers, asked by the new API
     new.succeeded(datasets[-1])
