@@ -52,7 +52,7 @@ def test_a_backup_restores_an_empty_stack(stack: Stack, filled: str, tmp_path: P
 
     stack.run("bash", "deploy/restore.sh", backup)
     job = stack.succeeded(running)
-    assert job["attempts"][0]["outcome"] == "lost"
+    assert job["attempts"][0]["outcome"] == "worker_lost"
     assert job["attempts"][-1]["resumed_from"]
     restored = stack.contents()
     assert {path: restored[path] for path in contents} == contents
