@@ -185,9 +185,9 @@ class Stack:
         assert job["status"] == "succeeded", job
         return job
 
-    def contents(self) -> dict[str, object]:
+    def contents(self) -> dict[str, Any]:
         """Return all that the API shows of this tenant: each resource, and each file of it."""
-        found: dict[str, object] = {}
+        found: dict[str, Any] = {}
         for name in _LISTS:
             resources = self.get(f"/v1/{name}?limit=100")["data"]
             assert resources, f"there are no {name} to compare"
@@ -198,6 +198,11 @@ class Stack:
                     answer = self.ask("GET", f"{path}/{below}").raise_for_status()
                     is_json = answer.headers["Content-Type"].startswith("application/json")
                     found[f"{path}/{below}"] = answer.json() if is_json else answer.content
+                if name == "sample-batches":
+                    for image in found[f"{path}/images"]["data"]:
+                        # Signed anew each time: what counts is the picture behind it.
+                        signed = httpx.get(image.pop("url"), trust_env=False)
+                        image["picture"] = signed.raise_for_status().content
         return found
 
     # --- what is left
