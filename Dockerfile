@@ -5,9 +5,9 @@
 #
 # or, with labels that say of which revision and when: deploy/build.sh
 #
-# TORCH_INDEX is the package index that torch comes from, and nothing else does: the publisher's CPU
-# builds, one of its CUDA builds, or, if it is empty, pip's own index, whose Linux
-# build brings CUDA along.
+# TORCH_INDEX is the package index that torch comes from, and nothing else does: that of its publisher's
+# CPU builds, which save gigabytes, or one of its CUDA builds. Empty, it is pip's own index, whose
+# Linux build brings CUDA along.
 #
 # PYTHON_IMAGE is the base of every stage. Give it with a digest (python:3.11-slim@sha256:...) to have
 # the same base again later, or as the name that your own registry has for it.

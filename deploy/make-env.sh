@@ -32,8 +32,6 @@ trap 'rm -f "$partial"' EXIT
 while IFS= read -r line; do
   case $line in
     COMPOSE_PROFILES=*) line=COMPOSE_PROFILES=$profile ;;
-    # Set to nothing, it is pip's own index, whose torch brings CUDA.
-    '#TORCH_INDEX=') [ "$profile" = cpu ] || line=TORCH_INDEX= ;;
     *_PASSWORD= | *_KEY=) line=$line$(head -c 24 /dev/urandom | od -An -v -tx1 | tr -d ' \n') ;;
   esac
   printf '%s\n' "$line"
