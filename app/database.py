@@ -8,6 +8,8 @@ from sqlalchemy import NullPool, create_engine
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session
 
+from app import counts
+
 
 class Database:
     """A pool of connections and the transactions on it."""
@@ -43,6 +45,7 @@ class Database:
         with Session(self.engine, expire_on_commit=False) as session:
             with session.begin():
                 yield session
+                counts.write(session)
             if self._deliver is not None:
                 for arguments in session.info.pop("after_commit", ()):
                     self._deliver(*arguments)

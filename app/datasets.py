@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
-from app import jobs
+from app import counts, jobs, metrics
 from app.contact_sheet import Tile, draw, tile_from_pixels
 from app.errors import (
     ConflictError,
@@ -21,6 +21,7 @@ from app.errors import (
 from app.identifiers import Prefix, new_id
 from app.job_states import Kind
 from app.jobs import Claim
+from app.rejections import reason_class
 from app.resources import lock, require_ready, start_job, status
 from app.secrecy import Secrecy
 from app.storage import Storage, resource_prefix
@@ -136,6 +137,7 @@ def start_ingest(
     check_takes_content(row)
     row.content_key, row.content_bytes = content_key, content_bytes
     start_job(session, row, Kind.INGEST, request_id)
+    counts.add(session, metrics.UPLOADED, by=content_bytes)
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,10 @@ def record_files(
     row = session.get_one(Dataset, claim.resource_id)
 
     def sealed(file: dict[str, object]) -> dict[str, object]:
+        counts.add(session, metrics.INGESTED_FILES, str(file["verdict"]))
+        if file["verdict"] in {"rejected", "quarantined"}:
+            reason = reason_class(str(file["reason"]))
+            counts.add(session, metrics.INGEST_REJECTIONS, reason)
         name = str(file["name"])
         return {key: value for key, value in file.items() if key != "name"} | {
             "sealed_name": secrecy.seal(row.tenant_id, name)

@@ -14,13 +14,13 @@ from pydantic import JsonValue
 from sqlalchemy import ColumnElement, DateTime, Function, Update, func, select, update
 from sqlalchemy.orm import Session
 
-from app import job_events, queue, tracing
+from app import counts, job_events, metrics, queue, tracing
 from app.errors import ConflictError, LeaseLostError, NotFoundError, TooManyJobsError
 from app.identifiers import Prefix, new_id
 from app.job_events import NewEvent
 from app.job_states import OWNED, AttemptOutcome, Kind, Status
 from app.queue import Task
-from app.tables import Attempt, Job, Tenant, now
+from app.tables import Attempt, Job, JobEvent, Tenant, now
 
 TASKS = {
     Kind.INGEST: Task.INGEST,
@@ -131,6 +131,11 @@ def claim(session: Session, job_id: str, *, owner: str, lease_s: float) -> Claim
     if job is None:
         return None
     session.add(Attempt(job_id=job_id, number=job.attempt, started_at=moment))
+    # The event before tells that it was queued.
+    last = (JobEvent.job_id == job_id, JobEvent.seq == job.event_count - 1)
+    queued_at = session.scalar(select(JobEvent.at).where(*last)) or job.created_at
+    waited_s = (moment - queued_at).total_seconds()
+    counts.observe(session, metrics.JOB_WAIT, waited_s, job.kind)
     told = _status_event(Status.RUNNING, attempt=job.attempt)
     job_events.append(session, job.id, job.event_count, [told])
     return Claim(
@@ -416,6 +421,10 @@ def _leave(session: Session, job: Job, status: Status) -> None:
 def _close(session: Session, job: Job, status: Status) -> None:
     _leave(session, job, status)
     job.finished_at = now()
+    counts.add(session, metrics.JOBS_ENDED, job.kind, status)
+    if job.started_at is not None:
+        duration_s = (job.finished_at - job.started_at).total_seconds()
+        counts.observe(session, metrics.JOB_DURATION, duration_s, job.kind, status)
 
 
 def _send_held_back(session: Session, ending: Job) -> None:
@@ -434,6 +443,7 @@ def _end_attempt(session: Session, job: Job, outcome: AttemptOutcome) -> None:
         .where(Attempt.job_id == job.id, Attempt.number == job.attempt, Attempt.ended_at.is_(None))
         .values(ended_at=now(), outcome=outcome)
     )
+    counts.add(session, metrics.ATTEMPTS, job.kind, outcome)
 
 
 def _status_event(status: Status, **data: JsonValue) -> NewEvent:

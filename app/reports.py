@@ -1,9 +1,11 @@
 """Reports: ask for one, keep what was measured, hand out its plots."""
 
+from typing import cast
+
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app import datasets, jobs, samples
+from app import counts, datasets, jobs, metrics, samples
 from app.errors import InvalidRequestError, NotFoundError
 from app.identifiers import Prefix, new_id
 from app.job_states import Kind
@@ -198,6 +200,9 @@ def seal(
     jobs.fence(session, claim)
     row = session.get_one(Report, claim.resource_id)
     row.document, row.plots, row.samples_key = document, plots, samples_key
+    verdicts = cast("dict[str, dict[str, str]]", document.get("verdicts", {}))
+    for axis, found in verdicts.items():
+        counts.add(session, metrics.REPORT_VERDICTS, axis, found["verdict"])
 
 
 def document(row: Report) -> dict[str, object]:

@@ -10,7 +10,7 @@ from PIL import Image
 from sqlalchemy import delete, func, insert, select
 from sqlalchemy.orm import Session
 
-from app import datasets, generators, jobs
+from app import counts, datasets, generators, jobs, metrics
 from app.contact_sheet import Tile, draw
 from app.errors import InvalidRequestError
 from app.identifiers import Prefix, new_id
@@ -165,6 +165,9 @@ def seal(
     row.archive_key, row.released = archive_key, len(rows) - withheld.total()
     row.withheld, row.withheld_by_label = withheld.total(), dict(withheld)
     row.notes = [*row.notes, *notes]
+    if row.curated_from is None:  # else they were counted when they were drawn
+        counts.add(session, metrics.SAMPLED_IMAGES, metrics.RELEASED, by=row.released)
+        counts.add(session, metrics.SAMPLED_IMAGES, metrics.WITHHELD, by=row.withheld)
 
 
 def note_withheld(session: Session, claim: Claim, withheld: Mapping[str, int]) -> None:
@@ -176,6 +179,7 @@ def note_withheld(session: Session, claim: Claim, withheld: Mapping[str, int]) -
     jobs.fence(session, claim)
     row = session.get_one(SampleBatch, claim.resource_id)
     row.withheld, row.withheld_by_label = sum(withheld.values()), dict(withheld)
+    counts.add(session, metrics.SAMPLED_IMAGES, metrics.WITHHELD, by=row.withheld)
 
 
 def archive_key(row: SampleBatch) -> str:

@@ -162,7 +162,21 @@ class Worker(Table):
     """`cpu` or `cuda`; what its model processes compute on."""
     cores: Mapped[int | None]
     """CPU cores that one of them uses."""
+    scratch_free_bytes: Mapped[int | None]
+    scratch_size_bytes: Mapped[int | None]
+    """Of the disk on which it works."""
     seen_at: Mapped[datetime]
+
+
+class Count(Table):
+    """How often something has happened, since the first migration (`app.counts`); it only grows."""
+
+    __tablename__ = "counts"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    labels: Mapped[str] = mapped_column(primary_key=True)
+    """Values of the metric's labels, with commas between."""
+    value: Mapped[float]
 
 
 class JobEvent(Table):
