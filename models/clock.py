@@ -1,7 +1,7 @@
 """Report how far a training is, how fast, and what has ended it."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from pydantic import JsonValue
 
@@ -10,13 +10,22 @@ from models.guard import Order
 from models.progress import Progress
 
 _PROGRESS_S = 1.0
+GPU_MEMORY = "gpu_memory_bytes"
+"""In what is reported: the most that torch has reserved of a GPU, in this process."""
 
 
 class Clock:
     """Report how far and how fast, at most once a second; speed is of this attempt alone."""
 
-    def __init__(self, state: TrainingState, steps_total: int, progress: Progress) -> None:
-        """Begin to count at the step that `state` is at."""
+    def __init__(
+        self,
+        state: TrainingState,
+        steps_total: int,
+        progress: Progress,
+        memory_bytes: Callable[[], int | None] = lambda: None,
+    ) -> None:
+        """Begin to count at the step that `state` is at; `memory_bytes` is what a GPU holds."""
+        self._memory_bytes = memory_bytes
         self._state = state
         self._steps_total = steps_total
         self._progress = progress
@@ -58,6 +67,8 @@ class Clock:
         more: Mapping[str, JsonValue] | None = None,
     ) -> None:
         self._reported_s = time.monotonic()
+        memory_bytes = self._memory_bytes()
+        gpu: dict[str, JsonValue] = {} if memory_bytes is None else {GPU_MEMORY: memory_bytes}
         self._progress.event(
             "progress",
             {
@@ -68,6 +79,7 @@ class Clock:
                 "images_per_second": self.images_per_second,
                 "eta_s": eta_s,
                 "message": message,
+                **gpu,
                 **(more or {}),
             },
         )

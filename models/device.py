@@ -28,6 +28,11 @@ def choose(name: str, threads: int) -> torch.device:
     return torch.device("cuda")
 
 
+def peak_memory_bytes(where: torch.device) -> int | None:
+    """Return the most memory that this process has reserved of a GPU; None on a CPU."""
+    return torch.cuda.max_memory_reserved(where) if where.type == "cuda" else None
+
+
 def allow_fast_kernels() -> None:
     """Let CUDA round to TF32 and time its kernels once; for training, where sizes are fixed."""
     torch.set_float32_matmul_precision("high")

@@ -92,7 +92,9 @@ class _Loop:
         self._config = state.config
         self._steps_total = sum(trainee.steps_total for trainee in state.trainees)
         self._interval = max(1, round(self._steps_total / _METRICS_POINTS))
-        self._clock = Clock(state, self._steps_total, progress)
+        self._clock = Clock(
+            state, self._steps_total, progress, lambda: device.peak_memory_bytes(images.device)
+        )
         self._saved_step = state.step
         self._clock.report()
 
