@@ -29,6 +29,14 @@ class Machine:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """The disk on which a worker works."""
+
+    free_bytes: int
+    size_bytes: int
+
+
+@dataclass(frozen=True)
 class Capacity:
     """What some workers can do together."""
 
@@ -39,7 +47,12 @@ class Capacity:
 
 
 def sign(
-    session: Session, name: str, queues: list[str], slots: int, machine: Machine | None = None
+    session: Session,
+    name: str,
+    queues: list[str],
+    slots: int,
+    machine: Machine | None = None,
+    disk: Disk | None = None,
 ) -> None:
     """Say that the worker called `name` takes up to `slots` tasks of `queues` at a time."""
     values = {
@@ -48,6 +61,8 @@ def sign(
         "seen_at": _NOW,
         "device": machine.device if machine else None,
         "cores": machine.cores if machine else None,
+        "scratch_free_bytes": disk.free_bytes if disk else None,
+        "scratch_size_bytes": disk.size_bytes if disk else None,
     }
     session.execute(
         insert(Worker)

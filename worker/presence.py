@@ -1,6 +1,7 @@
 """A worker's main process says every few seconds that it is there, and keeps its scratch clean."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from worker import scratch
 from worker.run import DATABASE_ERRORS
 
 log = structlog.get_logger()
+HEARTBEAT_INTERVAL_S = 2.0
+"""Of the file whose age probes look at: a worker is taken for hung after 60 s."""
 _CLEAN_INTERVAL_S = 60.0
 _NVIDIA = Path("/dev/nvidiactl")
 """There where a driver is."""
@@ -23,7 +26,12 @@ _NVIDIA = Path("/dev/nvidiactl")
 class Presence:
     """The signs of life of one worker, given by the event loop of its main process.
 
-    Not by a thread: the processes of the pool are forked from this one, at any time.
+    Not by a thread: the processes of the pool are forked from this one, at any time, and a thread
+    would go on when all else hangs. The loop is the one that takes messages from the broker and
+    hands them to the pool, and it turns only while it is connected: so a heartbeat, a row in the
+    database or a file for probes, proves that a message that came just before it would have been
+    taken. It proves nothing of the pool: what a job there does is watched by its lease. The file
+    does not depend on the database, which may be away without any fault of the worker.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -32,7 +40,7 @@ class Presence:
         url = settings.database_url.get_secret_value()
         self._database = Database(url, pool_size=0)
         self._scratch = settings.scratch
-        self._name = ""
+        self._name = self._short_name = ""
         self._queues: list[str] = []
         self._slots = 0
         self._machine = machine(settings)
@@ -42,8 +50,11 @@ class Presence:
         self._name = f"{consumer.hostname}:{os.getpid()}"
         self._queues = sorted(queue.name for queue in consumer.task_consumer.queues)
         self._slots = consumer.controller.concurrency
+        self._short_name = consumer.hostname.partition("@")[0]
+        consumer.timer.call_repeatedly(HEARTBEAT_INTERVAL_S, self._beat)
         consumer.timer.call_repeatedly(workers.SIGN_INTERVAL_S, self._sign)
         consumer.timer.call_repeatedly(_CLEAN_INTERVAL_S, lambda: scratch.clean(self._scratch))
+        self._beat()
         self._sign()
 
     def end(self) -> None:
@@ -54,10 +65,15 @@ class Presence:
         except DATABASE_ERRORS:
             log.warning("sign_off_failed")  # it will be taken for gone when it is silent
 
+    def _beat(self) -> None:
+        with suppress(OSError):  # a full disk is told by the row; the file gets old then
+            scratch.note_alive(self._scratch, self._short_name)
+
     def _sign(self) -> None:
         try:
+            disk = scratch.disk(self._scratch)
             with self._database.transaction() as session:
-                workers.sign(session, self._name, self._queues, self._slots, self._machine)
+                workers.sign(session, self._name, self._queues, self._slots, self._machine, disk)
         except DATABASE_ERRORS as error:
             log.warning("sign_failed", error=type(error).__name__)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import structlog
 
+from app.workers import Disk
+
 log = structlog.get_logger()
 
 
@@ -42,6 +44,19 @@ def begin(scratch: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     _flag(scratch, os.getpid()).unlink(missing_ok=True)
     clean(scratch)
+
+
+def disk(scratch: Path) -> Disk:
+    """Say how full the disk is on which run folders lie."""
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    usage = shutil.disk_usage(scratch)
+    return Disk(usage.free, usage.total)
+
+
+def note_alive(scratch: Path, name: str) -> None:
+    """Leave a file whose age says when the worker called `name` was last alive."""
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
+    (scratch / f"alive-{name}").touch()
 
 
 def note_ready(scratch: Path, name: str) -> None:
