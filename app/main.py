@@ -32,6 +32,8 @@ from app.api.routers import (
     samples,
     uploads,
 )
+from app.api.traffic import Traffic
+from app.exporter import Exporter
 from app.notices import Notices
 from app.parts import make_parts
 from app.settings import Settings, settings
@@ -40,6 +42,7 @@ from app.telemetry import configure_logging
 
 def create_app(values: Settings | None = None) -> FastAPI:
     """Return the application; it makes its parts, from `values` or the environment, at start."""
+    traffic = Traffic()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -50,7 +53,12 @@ def create_app(values: Settings | None = None) -> FastAPI:
         reader = app.state.event_reader = EventReader(parts.database)
         notices = app.state.notices = Notices(known.database_url.get_secret_value())
         listener = asyncio.create_task(notices.listen())
+        exporter = None
+        if known.metrics_port is not None:
+            exporter = Exporter(parts, traffic.registry, known.metrics_host, known.metrics_port)
         yield
+        if exporter is not None:
+            exporter.close()
         notices.close()
         listener.cancel()
         with suppress(asyncio.CancelledError):
@@ -72,7 +80,7 @@ def create_app(values: Settings | None = None) -> FastAPI:
     # The last is the outermost. What they need to know is known once the application has started.
     app.add_middleware(BodyDeadline, timeout_s=lambda: app.state.parts.settings.body_timeout_s)
     app.add_middleware(CrossOrigin, origins=lambda: app.state.parts.settings.cors_origins)
-    app.add_middleware(RequestContext)
+    app.add_middleware(RequestContext, traffic=traffic)
     app.add_middleware(RequestSpan, tracer=lambda: app.state.parts.tracer)
     problems.install(app)
     for router in (

@@ -12,6 +12,8 @@ from kombu.exceptions import OperationalError
 from sqlalchemy.orm import Session
 
 log = structlog.get_logger()
+BROKER_ERRORS = (OperationalError,)
+"""A broker that does not answer."""
 
 
 class Task(StrEnum):
@@ -98,10 +100,24 @@ class Queue:
         Raises:
             kombu.exceptions.OperationalError: if the broker does not answer.
         """
+        return self.lengths(task)[task]
+
+    def lengths(self, *tasks: Task) -> dict[Task, int]:
+        """Return how many messages wait for each of `tasks`, or of all that there are.
+
+        Raises:
+            kombu.exceptions.OperationalError: if the broker does not answer.
+        """
         with self.celery.connection_for_write(connect_timeout=2) as connection:
             connection.ensure_connection(max_retries=0, timeout=2)
             channel = connection.default_channel
-            return int(channel.queue_declare(QUEUES[task]).message_count)  # type: ignore[attr-defined]  # the stubs lack it
+            try:
+                return {
+                    task: int(channel.queue_declare(QUEUES[task]).message_count)  # type: ignore[attr-defined]  # the stubs lack it
+                    for task in tasks or Task
+                }
+            except (*connection.connection_errors, *connection.channel_errors) as error:
+                raise OperationalError(str(error)) from error
 
     def is_reachable(self) -> bool:
         """Tell whether the broker answers."""

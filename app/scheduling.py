@@ -5,6 +5,7 @@ message that is lost, late or doubled changes nothing. `top_up` replaces what wa
 """
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from functools import lru_cache
 
@@ -14,7 +15,7 @@ from sqlalchemy.orm import Session
 from app import jobs, queue, workers
 from app.job_states import OWNED, Kind, Status
 from app.jobs import TASKS, Claim
-from app.tables import Job, Tenant
+from app.tables import Job, JobEvent, Tenant
 
 _CANDIDATES = 5
 """Some of them may be cancelled while they are looked at."""
@@ -79,6 +80,21 @@ def _wait_for_worker(session: Session, kind: Kind, position: int) -> Wait:
     return Wait.STARTING if is_free else Wait.WORKERS_BUSY
 
 
+@dataclass(frozen=True)
+class Startable:
+    """The jobs of a kind that wait for nothing but a worker."""
+
+    count: int
+    since: datetime | None
+    """Since when the oldest of them has been queued; None if there is none."""
+
+
+def startable(session: Session, kind: Kind) -> Startable:
+    """Count the jobs of a kind that may start, and say since when the oldest waits for it."""
+    count, since = session.execute(_startable(kind)).one()
+    return Startable(count, since)
+
+
 def top_up(session: Session, sender: queue.Queue) -> int:
     """Send what may be started and has no message, because the broker was down or was flushed.
 
@@ -111,6 +127,20 @@ def _place_of(kind: Kind) -> Select[str, bool, bool, int]:
     line = _line(kind)
     return select(line.c.id, line.c.is_ready, line.c.may_start, line.c.position).where(
         line.c.id == bindparam("job_id")
+    )
+
+
+@lru_cache
+def _startable(kind: Kind) -> Select[int, datetime | None]:
+    line = _line(kind)
+    # The last event of a job that is queued tells that it was queued.
+    queued_at = func.coalesce(JobEvent.at, Job.created_at)
+    return (
+        select(func.count(), func.min(func.greatest(queued_at, Job.ready_at)))
+        .select_from(line)
+        .join(Job, Job.id == line.c.id)
+        .outerjoin(JobEvent, (JobEvent.job_id == Job.id) & (JobEvent.seq == Job.event_count))
+        .where(line.c.may_start)
     )
 
 

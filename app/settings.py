@@ -243,6 +243,12 @@ class Settings(DatabaseSettings):
     ingest_memory_bytes: int = Field(
         4 << 30, ge=1 << 30, description="Address space of each process of an ingest."
     )
+    metrics_host: str = Field(
+        "127.0.0.1", description="Where the API listens for Prometheus; 0.0.0.0 in a container."
+    )
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="On which port; without one there are no metrics."
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     # Before the endpoint, which is checked against it.

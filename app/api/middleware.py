@@ -8,6 +8,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.api.security_headers import security_headers
+from app.api.traffic import Traffic
 
 log = structlog.get_logger()
 MAX_REQUEST_ID = 64
@@ -26,8 +27,9 @@ class RequestContext:
     A client's `X-Request-ID` is kept if it is a plain token; query strings are never logged.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, traffic: Traffic) -> None:
         self.app = app
+        self._traffic = traffic
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection."""
@@ -44,12 +46,13 @@ class RequestContext:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
         # What raises here is answered with a 500, outside this middleware.
-        status, started = 500, time.perf_counter()
+        status, started, answered_s = 500, time.perf_counter(), None
+        self._traffic.begin()
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal status
+            nonlocal status, answered_s
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status, answered_s = message["status"], time.perf_counter() - started
                 headers = MutableHeaders(scope=message)
                 headers["X-Request-ID"] = scope["request_id"]
                 media_type, is_secure = headers.get("content-type", ""), scope["scheme"] == "https"
@@ -60,10 +63,13 @@ class RequestContext:
         try:
             await self.app(scope, receive, send_with_headers)
         finally:
+            method, duration_s = scope["method"], time.perf_counter() - started
+            route = getattr(scope.get("route"), "path", "unmatched")
+            self._traffic.end(method, route, status, answered_s or duration_s)
             log.info(
                 "request",
-                method=scope["method"],
-                route=getattr(scope.get("route"), "path", "unmatched"),
+                method=method,
+                route=route,
                 status=status,
-                duration_s=round(time.perf_counter() - started, 4),
+                duration_s=round(duration_s, 4),
             )
