@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from tests.unit.deploy.monitoring_rules import monitoring
 from tests.unit.deploy.network_rules import network
 from tests.unit.deploy.object_rules import budgets, references, scaling, secrets, selectors
 from tests.unit.deploy.pod_rules import confined, images, limits, probes, restricted
@@ -25,5 +26,6 @@ RULES: dict[str, Rule] = {
         scaling,
         budgets,
         network,
+        monitoring,
     )
 }

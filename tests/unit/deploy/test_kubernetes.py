@@ -26,6 +26,7 @@ COMPOSITIONS = [
     ("base", "components/cpu-training"),
     ("base", "components/data-services"),
     ("base", "components/ingress"),
+    ("base", "components/observability"),
     ("base", "components/scale-from-zero"),
     ("base", "components/spot"),
     ("base", "components/traces"),
@@ -121,6 +122,32 @@ def test_spot_moves_what_can_be_repeated_and_nothing_else() -> None:
     spot = {"cloud.google.com/gke-spot", "kubernetes.azure.com/scalesetpriority"}
     assert tolerated["worker-cpu"] == spot
     assert tolerated["worker-train"] == spot | {"nvidia.com/gpu"}
+
+
+def test_alerts_and_dashboard_are_those_of_compose() -> None:
+    objects = objects_of("base", "components/observability")
+    observability = KUBERNETES.parent / "observability"
+    (rule,) = of_kind(objects, "PrometheusRule")
+    assert rule["spec"] == yaml.safe_load((observability / "rules.yml").read_text())
+    dashboard = find(objects, "ConfigMap", "gliaforge-dashboard")
+    assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"
+    (shown,) = dashboard["data"].values()
+    assert shown == (observability / "dashboard.json").read_text()
+
+
+def test_numbers_are_told_where_they_are_read() -> None:
+    objects = objects_of("base", "components/observability")
+    (settings,) = [
+        one["data"] for one in of_kind(objects, "ConfigMap") if "GLIAFORGE_SCRATCH" in one["data"]
+    ]
+    (port,) = [
+        port["containerPort"]
+        for pod in pods(objects)
+        for port in pod.container.get("ports", ())
+        if port["name"] == "metrics"
+    ]
+    assert settings["GLIAFORGE_METRICS_PORT"] == str(port)
+    assert "GLIAFORGE_METRICS_PORT" not in str(objects_of("base"))
 
 
 def test_trainer_is_not_moved_to_save_a_node() -> None:

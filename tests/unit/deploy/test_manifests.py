@@ -1,5 +1,6 @@
 """The compose file, the Dockerfile and the Kubernetes base agree, and leave nothing open."""
 
+import os
 import re
 import shutil
 import stat
@@ -141,17 +142,68 @@ def test_no_secret_has_a_default() -> None:
 
 def test_ports_are_published_on_loopback_alone() -> None:
     published = {name: service["ports"] for name, service in SERVICES.items() if "ports" in service}
-    assert published.keys() == {"api", "seaweedfs"}
+    assert published.keys() == {"api", "seaweedfs", "grafana"}
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
 def test_only_what_is_published_has_a_way_out() -> None:
     outward = {name for name, network in COMPOSE["networks"].items() if not network.get("internal")}
-    assert outward == {"edge"}
-    assert {n for n, s in SERVICES.items() if outward & set(s.get("networks", ()))} == {
-        "api",
-        "seaweedfs",
-    }
+    assert outward == {"edge", "view"}
+    assert _members("edge") == {"api", "seaweedfs"}
+    assert _members("view") == {"grafana"}
+
+
+def test_prometheus_reaches_what_it_scrapes_and_grafana_reaches_prometheus() -> None:
+    assert _members("metrics") == {"api", "prometheus"}
+    assert _members("dashboard") == {"prometheus", "grafana"}
+    for name, networks in (("prometheus", 2), ("grafana", 2)):
+        assert SERVICES[name]["profiles"] == ["observability"]
+        assert len(SERVICES[name]["networks"]) == networks
+
+
+def test_prometheus_scrapes_the_port_that_the_api_opens() -> None:
+    config = yaml.safe_load((ROOT / "deploy" / "observability" / "prometheus.yml").read_text())
+    (lookup,) = config["scrape_configs"][0]["dns_sd_configs"]
+    assert lookup["names"] == ["api"]
+    assert str(lookup["port"]) == SERVICES["api"]["environment"]["GLIAFORGE_METRICS_PORT"]
+    assert not [port for port in SERVICES["api"]["ports"] if str(lookup["port"]) in port]
+
+
+def test_grafana_has_nobody_who_could_change_it() -> None:
+    told = SERVICES["grafana"]["environment"]
+    assert told["GF_SECURITY_DISABLE_INITIAL_ADMIN_CREATION"] == "true"
+    assert told["GF_AUTH_ANONYMOUS_ORG_ROLE"] == "Viewer"
+    assert told["GF_AUTH_BASIC_ENABLED"] == "false"
+
+
+def _members(network: str) -> set[str]:
+    return {name for name, service in SERVICES.items() if network in service.get("networks", ())}
+
+
+def test_each_mounted_configuration_is_a_file() -> None:
+    mounted = {one["source"] for s in SERVICES.values() for one in s.get("configs", ())}
+    assert mounted == COMPOSE["configs"].keys()
+    assert all((ROOT / one["file"]).is_file() for one in COMPOSE["configs"].values())
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("worker-cpu", "cpu"),
+        ("worker-generate", "generate"),
+        ("worker-train-cpu", "train"),
+        ("worker-train-gpu", "train"),
+        ("scheduler", "housekeeping"),
+    ],
+)
+def test_probe_looks_at_the_heartbeat_of_its_worker(name: str, short: str) -> None:
+    service = SERVICES[name]
+    assert f"--hostname={short}@%h" in service["command"]
+    assert f"find /scratch/alive-{short} -mmin -1 | grep -q ." in service["healthcheck"]["test"][1]
+    deployment = f"{name.removesuffix('-cpu') if 'train' in name else name}"
+    deployment = deployment.removesuffix("-gpu")
+    probe = container(f"{deployment}/deployment.yaml")["livenessProbe"]["exec"]["command"][2]
+    assert f"find /scratch/alive-{short} -mmin -" in probe
 
 
 def test_only_what_does_work_is_beside_a_collector() -> None:
@@ -188,6 +240,17 @@ def _queues(options: list[str]) -> list[str]:
         if option.startswith("--queues=")
         for queue in option.removeprefix("--queues=").split(",")
     )
+
+
+@pytest.mark.parametrize(("age_s", "is_alive"), [(0, True), (55, True), (65, False)])
+def test_probe_tells_a_young_heartbeat_from_an_old_one(
+    tmp_path: Path, age_s: int, *, is_alive: bool
+) -> None:
+    (tmp_path / "alive-cpu").touch()
+    moment = (tmp_path / "alive-cpu").stat().st_mtime - age_s
+    os.utime(tmp_path / "alive-cpu", (moment, moment))
+    probe = SERVICES["worker-cpu"]["healthcheck"]["test"][1].replace("/scratch", str(tmp_path))
+    assert (subprocess.run(["sh", "-c", probe], check=False).returncode == 0) is is_alive
 
 
 def test_make_env_writes_private_secrets_once(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ BOX = f"{POD} containers 0"
 OWN = f"{BOX} securityContext"
 PATH = "spec rules 0 http paths 0"
 TRIGGER = "spec triggers 0 metadata"
+ALERT = "spec groups 0 rules 0"
 EGRESS = "spec egress 0"
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "gliaforge"}}
 PASSWORD = {"name": "POSTGRES_PASSWORD", "value": "x"}
@@ -92,6 +93,22 @@ MISTAKES: list[tuple[str, str, str, object]] = [
     ("budgets", "PodDisruptionBudget/api", "spec maxUnavailable", 1),
     ("budgets", "PodDisruptionBudget/api", "spec selector matchLabels", {}),
     ("budgets", "Deployment/api", f"{POD} topologySpreadConstraints", GONE),
+    ("schema", "PodMonitor/gliaforge", "spec podMetricsEndpoints 0 scrapeTimeOut", "10s"),
+    ("schema", "PodMonitor/gliaforge", "spec podMetricsEndpoints 0 interval", "30 s"),
+    ("schema", "PodMonitor/gliaforge", "spec podMetricsEndpoint", []),
+    ("schema", "PrometheusRule/gliaforge", f"{ALERT} sumary", "x"),
+    ("schema", "PrometheusRule/gliaforge", f"{ALERT} for", "three minutes"),
+    ("schema", "PrometheusRule/gliaforge", "spec groups 0 name", GONE),
+    ("monitoring", "PodMonitor/gliaforge", "", GONE),
+    ("monitoring", "PodMonitor/gliaforge", "spec podMetricsEndpoints 0 port", "numbers"),
+    ("monitoring", "PodMonitor/gliaforge", "spec selector matchLabels", {"app": "api"}),
+    ("monitoring", "Deployment/api", f"{BOX} ports 1", GONE),
+    ("monitoring", "NetworkPolicy/metrics", "", GONE),
+    ("monitoring", "NetworkPolicy/metrics", "spec ingress 0 ports 0 port", "http"),
+    ("monitoring", "Service/api", "spec ports 0 targetPort", "metrics"),
+    ("monitoring", "PrometheusRule/gliaforge", f"{ALERT} labels severity", "bad"),
+    ("monitoring", "PrometheusRule/gliaforge", f"{ALERT} annotations runbook_url", GONE),
+    ("network", "NetworkPolicy/metrics", "spec ingress 0 from", [{"namespaceSelector": {}}]),
     ("network", "NetworkPolicy/deny-all", "", GONE),
     ("network", "NetworkPolicy/dns", "", GONE),
     ("network", "NetworkPolicy/storage", f"{EGRESS} to", GONE),
@@ -135,7 +152,11 @@ def make(objects: list[Manifest], name: str, where: str, what: object) -> None:
 )
 def test_mistake_is_noticed(rule: str, name: str, where: str, what: object) -> None:
     objects = objects_of(
-        "base", "components/data-services", "components/ingress", "components/scale-from-zero"
+        "base",
+        "components/data-services",
+        "components/ingress",
+        "components/observability",
+        "components/scale-from-zero",
     )
     assert RULES[rule](objects) == []
     make(objects, name, where, what)
