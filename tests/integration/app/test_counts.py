@@ -209,5 +209,6 @@ def test_verdicts_of_a_report_are_counted(
 def _reopened(session: Session, row: SampleBatch | Report, tenant_id: str) -> Claim:
     """Let the job of a resource run once more."""
     assert row.job_id is not None
-    session.execute(update(Job).where(Job.id == row.job_id).values(status=Status.RUNNING))
-    return Claim(row.job_id, tenant_id, row.id, 1, None)
+    job = session.get_one(Job, row.job_id)
+    job.status = Status.RUNNING
+    return Claim(job.id, tenant_id, row.id, 1, None, Kind(job.kind), None)

@@ -161,7 +161,7 @@ def test_trainings_that_run_tell_speed_memory_and_distance(
             running = {"images_per_second": 100.5, "gpu_memory_bytes": int(1000 * distance)}
             job = update(Job).where(Job.resource_id == generator_id).returning(Job.id)
             job_id = session.scalars(job.values(status=Status.RUNNING, progress=running)).one()
-            claimed = Claim(job_id, tenant_id, generator_id, 1, None)
+            claimed = Claim(job_id, tenant_id, generator_id, 1, None, Kind.TRAIN, None)
             generators.add_history(session, claimed, 2, 20, {"all/kid": 0.9})
             generators.add_history(session, claimed, 3, 30, {"all/kid": distance})
             generators.add_history(session, claimed, 4, 40, {"all/generator_loss": 1.0})

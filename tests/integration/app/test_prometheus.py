@@ -107,7 +107,7 @@ def _work(parts: Parts, tenant_id: str, new_chain: NewChain, new_job: NewJob) ->
         assert claimed is not None
         jobs.record(session, claimed, [], {"images_per_second": 9.5, "gpu_memory_bytes": 7})
         session.get_one(Job, job_id).resource_id = generator_id
-    of = Claim(job_id, tenant_id, generator_id, 1, None)
+    of = Claim(job_id, tenant_id, generator_id, 1, None, Kind.TRAIN, None)
     with parts.database.transaction() as session:
         generators.add_history(session, of, 9, 90, {"all/kid": 0.25})
 
