@@ -87,6 +87,7 @@ def _value(column: sa.Column[Any]) -> object:
     values: dict[type, object] = {
         str: ".".join(place),
         int: 1,
+        float: 1.5,
         bool: True,
         bytes: b"sealed",
         datetime: datetime(2026, 1, 2, tzinfo=UTC),

@@ -55,6 +55,10 @@ def _faults(
         yield f"reaches {sorted(ports)} instead of {sorted(wanted)}"
     if bool(inward) is not ("ports" in pod.container or pod.kind == "TrainingRuntime"):
         yield "called though it has no port, or not callable though it has"
+    opened = {port["port"] for rule in inward for port in rule.get("ports", ())}
+    for port in pod.container.get("ports", ()):
+        if not opened & {port["name"], port["containerPort"]}:
+            yield f"its port {port['name']} is open to nobody"
 
 
 def _is_traced(objects: Sequence[Manifest]) -> bool:
