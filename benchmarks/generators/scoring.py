@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from benchmarks.generators.arms import Data, Run
 from models.data.packing import HOLDOUT, TRAIN, Pack
 from models.metrics import copies, kernel, neighbours
+from models.metrics.share import clopper_pearson
 from models.metrics.spaces.encoder import Encoder, find
 from models.metrics.spaces.space import Scale, Space, features
 from models.metrics.spaces.texture import Texture
@@ -91,8 +92,12 @@ def score(
             f"{name}/diversity": _spread(generated) / _spread(real),
         }
     chosen = random.choice(len(images), min(len(images), len(yardstick.holdout)), replace=False)
-    rate = copies.copy_rate(copies.closest(images[chosen], yardstick.train), yardstick.unseen)
-    found |= {"copies": rate.rate, "copies_interval": [rate.low, rate.high]}
+    closest = copies.closest(images[chosen], yardstick.train)
+    # By the choice of the limit one in a hundred unseen images counts as a copy.
+    limit = np.quantile(yardstick.unseen.correlations, copies.QUANTILE)
+    count = int((closest.correlations > limit).sum())
+    found["copies"] = count / len(chosen)
+    found["copies_interval"] = list(clopper_pearson(count, len(chosen)))
     found["pixel_spread"] = float(images.std(0).mean() / yardstick.holdout.std(0).mean())
     return found, images
 

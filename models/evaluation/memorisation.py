@@ -29,9 +29,8 @@ from models.evaluation.thresholds import Thresholds
 from models.metrics import neighbours
 from models.metrics.copies import QUANTILE
 from models.metrics.copy_search import CopySearch, Images
+from models.metrics.share import CONFIDENCE, clopper_pearson
 from models.metrics.spaces.space import Space, features
-
-_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -129,7 +128,7 @@ def _rate(
         space=space,
         label=None,
         value=count / max(total, 1),
-        ci=_clopper_pearson(count, total),
+        ci=clopper_pearson(count, total),
         floor=Floor(median=1 - QUANTILE, q05=0.0, q95=_chance(sides.n_groups)),
         control=None,
         excess=None,
@@ -141,23 +140,17 @@ def _rate(
     )
 
 
-def _clopper_pearson(count: int, total: int) -> tuple[float, float]:
-    low = float(beta.ppf(0.025, count, total - count + 1)) if count else 0.0
-    high = float(beta.ppf(0.975, count + 1, total - count)) if count < total else 1.0
-    return low, high
-
-
 def _chance(groups: int) -> float:
     """Return how many of a hundred fresh real images may exceed the threshold, by bad luck.
 
     It is that of a quantile which so many independent images were to find.
     """
     above = max((1 - QUANTILE) * groups, 1.0)
-    return float(beta.ppf(_LEVEL, above, max(groups - above + 1, 1.0)))
+    return float(beta.ppf(CONFIDENCE, above, max(groups - above + 1, 1.0)))
 
 
 def _judge_copies(count: int, total: int, chance: float, thresholds: Thresholds) -> Judgement:
-    low, high = _clopper_pearson(count, total)
+    low, high = clopper_pearson(count, total)
     words = f"{count} of {total} generated images are nearer to a training image than 99 of 100"
     words += " unseen real ones"
     if low > chance:

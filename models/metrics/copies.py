@@ -10,7 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.stats import beta
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -28,19 +27,6 @@ class Closest:
     correlations: NDArray[np.float64]  # (n,), in [-1, 1]
 
 
-@dataclass(frozen=True)
-class CopyRate:
-    """How many generated images are closer to a training image than unseen real ones are."""
-
-    threshold: float
-    """Correlation from which an image counts as a copy."""
-    flags: NDArray[np.bool_]  # (n,)
-    rate: float
-    low: float
-    high: float
-    """Clopper and Pearson's interval of 95 %."""
-
-
 def closest(images: NDArray[np.uint8], training: NDArray[np.uint8]) -> Closest:
     """Compare `(n, S, S)` with `(m, S, S) uint8`, by Fourier transforms at 64 px."""
     own, theirs = normalised(images), normalised(training)
@@ -53,20 +39,6 @@ def closest(images: NDArray[np.uint8], training: NDArray[np.uint8]) -> Closest:
         rows.append(row)
         best.append(value)
     return Closest(torch.cat(rows).numpy(), torch.cat(best).double().numpy())
-
-
-def copy_rate(generated: Closest, unseen: Closest) -> CopyRate:
-    """Count the generated images that resemble training images more than unseen real ones do.
-
-    `unseen` are real images of patients that are not in the training set. By the choice of the
-    threshold one in a hundred of them counts as a copy.
-    """
-    threshold = float(np.quantile(unseen.correlations, QUANTILE))
-    flags = generated.correlations > threshold
-    count, total = int(flags.sum()), len(flags)
-    low = beta.ppf(0.025, count, total - count + 1) if count else 0.0
-    high = beta.ppf(0.975, count + 1, total - count) if count < total else 1.0
-    return CopyRate(threshold, flags, count / total, float(low), float(high))
 
 
 def normalised(images: NDArray[np.uint8]) -> Tensor:

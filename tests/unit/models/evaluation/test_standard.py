@@ -22,6 +22,7 @@ from models.evaluation.standard import Everything, Findings
 from models.evaluation.thresholds import THRESHOLDS
 from models.metrics.spaces import encoder, identity
 from models.metrics.spaces.identity import Identity
+from tests.unit.models.evaluation.told import Told
 
 SIDE_PX = 64
 CONFIG = ReportConfig.model_validate(
@@ -35,16 +36,6 @@ CONFIG = ReportConfig.model_validate(
 )
 TRAINING, UNSEEN, PERFECT = (60, 30, 90)
 """Patients of each side; a perfect generator draws one image of each of its own."""
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def __call__(self, message: str) -> None:
-        self.told.append(message)
-
-    def check(self) -> None: ...
 
 
 Pixels = NDArray[np.uint8]
@@ -97,7 +88,7 @@ def judge(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findin
         labels = heads[2].labels[: len(images)] if labels is None else labels
         generated = Side(images, labels, np.arange(len(images)))
         sides = (heads[0], heads[1], generated)
-        return standard.measure(sides, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0), Silent())
+        return standard.measure(sides, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0), Told())
 
     return measure
 
@@ -169,10 +160,10 @@ def test_some_turned_copies_are_no_longer_green(
 def test_learning_is_told_of_in_parts(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     monkeypatch.setattr(identity, "STEPS", 10)
-    steps = Silent()
-    standard._identity(heads[0], 0, steps)
-    assert len(steps.told) == standard.IDENTITY_PARTS
-    assert steps.told[-1] == "learning to find copies: 80%"
+    told = Told()
+    standard._identity(heads[0], 0, told)
+    assert len(told.steps) == standard.IDENTITY_PARTS
+    assert told.steps[-1] == "learning to find copies: 80%"
 
 
 def test_some_shifted_mirrored_and_noisy_copies_are_red(
@@ -235,7 +226,7 @@ def test_label_that_was_not_asked_for_is_not_lost(
     monkeypatch.setattr(encoder, "find", lambda: None)
     sides = (heads[0], heads[1], heads[2].take(np.flatnonzero(heads[2].labels != 1)))
     asked = (CLASSES[0], CLASSES[2])
-    found = standard.measure(sides, Terms(CLASSES, asked, CONFIG, THRESHOLDS, 0), Silent())
+    found = standard.measure(sides, Terms(CLASSES, asked, CONFIG, THRESHOLDS, 0), Told())
     missing = the(found, "coverage", "labels", CLASSES[1])
     assert missing.verdict is Light.GREY
     assert missing.reason == "no image of this label was asked for"
@@ -265,7 +256,7 @@ def test_few_patients_give_no_verdict(heads: Heads, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(encoder, "find", lambda: None)
     few = heads[1].take(np.arange(9))
     sides = (heads[0], few, heads[2])
-    found = standard.measure(sides, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0), Silent())
+    found = standard.measure(sides, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0), Told())
     assert set(lights(found).values()) == {Light.GREY}
     assert "3 groups of holdout images, 10 are needed" in found.verdicts[Axis.COPIES].reason
 
@@ -274,12 +265,12 @@ def test_few_patients_give_no_verdict(heads: Heads, monkeypatch: pytest.MonkeyPa
 def test_side_without_images_gives_no_verdict(heads: Heads, missing: int) -> None:
     sides = [side.take(np.arange(0)) if at == missing else side for at, side in enumerate(heads)]
     three = (sides[0], sides[1], sides[2])
-    found = standard.measure(three, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0), Silent())
+    found = standard.measure(three, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0), Told())
     assert set(lights(found).values()) == {Light.GREY}
     assert len(found.verdicts) == 5
     assert "0 " in found.verdicts[Axis.COPIES].reason
     deep = CONFIG.model_copy(update={"profile": ReportProfile.DEEP})
-    more = standard.measure(three, Terms(CLASSES, CLASSES, deep, THRESHOLDS, 0), Silent())
+    more = standard.measure(three, Terms(CLASSES, CLASSES, deep, THRESHOLDS, 0), Told())
     assert set(lights(more)) - set(lights(found)) == {Axis.LABELS, Axis.UTILITY}
 
 
@@ -289,7 +280,7 @@ def test_one_network_for_all_labels_is_compared_as_one(
     monkeypatch.setattr(encoder, "find", lambda: None)
     pooled = [Side(side.images, np.zeros(len(side), np.int64), side.groups) for side in heads]
     three = (pooled[0], pooled[1], pooled[2])
-    found = standard.measure(three, Terms(("all",), ("all",), CONFIG, THRESHOLDS, 0), Silent())
+    found = standard.measure(three, Terms(("all",), ("all",), CONFIG, THRESHOLDS, 0), Told())
     assert {metric.label for metric in found.metrics} == {None}
     assert Light.RED not in lights(found).values()
 
@@ -363,7 +354,7 @@ def test_copies_are_looked_for_beyond_the_images_that_are_compared(
     few = CONFIG.model_copy(update={"max_images": 100})
     sides = (heads[0].take(np.arange(100)), heads[1], generated.take(np.arange(60)))
     terms = Terms(CLASSES, CLASSES, few, THRESHOLDS, 0)
-    found = standard.measure(sides, terms, Silent(), everything)
+    found = standard.measure(sides, terms, Told(), everything)
     assert found.verdicts[Axis.COPIES].verdict is Light.RED
     assert any("at most 100 images of a side" in limit for limit in found.limits)
     assert found.judged is not None
@@ -424,14 +415,14 @@ def test_encoders_of_the_operator_are_compared_in_or_left_out(
 ) -> None:
     monkeypatch.setattr(encoder, "find", lambda: None)
     good, bad = write_encoder(tmp_path, "good"), write_encoder(tmp_path, "bad", "0" * 64)
-    terms, steps = Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0, [good, bad]), Silent()
-    found = standard.measure(heads, terms, steps)
+    terms, told = Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0, [good, bad]), Told()
+    found = standard.measure(heads, terms, told)
     (own,) = (name for name in found.spaces if name.startswith("onnx:good@"))
     assert the(found, "kernel_distance", own).verdict is not Light.RED
     assert the(found, "coverage", own, CLASSES[0]).value is not None
     assert the(found, "closer_to_training", "randconv-v1").value is not None
     assert any("bad was left out: bad.onnx has the SHA-256" in limit for limit in found.limits)
-    assert sum("by the encoder" in message for message in steps.told) == 2
+    assert sum("by the encoder" in message for message in told.steps) == 2
 
 
 @pytest.mark.slow
@@ -444,7 +435,7 @@ def test_unseen_images_are_red_in_at_most_one_of_twenty(monkeypatch: pytest.Monk
         for made in (perfect, offered):
             sides = (training, holdout, made)
             found = standard.measure(
-                sides, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, seed), Silent()
+                sides, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, seed), Told()
             )
             reds += [(seed, axis) for axis, light in lights(found).items() if light is Light.RED]
     assert len({seed for seed, _ in reds}) <= 1, reds

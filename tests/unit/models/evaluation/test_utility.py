@@ -11,6 +11,7 @@ from models.evaluation.halves import Side, Sides, Terms, pair
 from models.evaluation.report import Axis, Light, Metric
 from models.evaluation.thresholds import THRESHOLDS
 from models.evaluation.utility import Taught, Worth, holm
+from tests.unit.models.evaluation.told import Told
 
 NAMES = ("disc", "ring", "stripe")
 CONFIG = ReportConfig.model_validate(
@@ -25,16 +26,6 @@ CONFIG = ReportConfig.model_validate(
 )
 Floats = NDArray[np.float64]
 Labels = NDArray[np.int64]
-
-
-class Silent:
-    def __init__(self) -> None:
-        self.told: list[str] = []
-
-    def __call__(self, message: str) -> None:
-        self.told.append(message)
-
-    def check(self) -> None: ...
 
 
 def shapes(count: int, seed: int, noise: float = 130) -> Side:
@@ -74,7 +65,7 @@ def ask(made: Side, is_flagged: NDArray[np.bool_] | None = None) -> Worth:
     sides = (TRAINING, UNSEEN, made)
     flags = np.zeros(len(made), bool) if is_flagged is None else is_flagged
     pairs, terms = setting(sides)
-    return utility.measure(sides, pairs, flags, terms, Silent())
+    return utility.measure(sides, pairs, flags, terms, Told())
 
 
 def suppose(made: Labels, right_made: float, right_real: float, **lessons: float) -> Worth:
@@ -220,7 +211,7 @@ def test_labels_that_are_not_on_both_sides_give_no_verdict() -> None:
     unseen = UNSEEN.take(np.flatnonzero(UNSEEN.labels < 2))
     sides = (TRAINING, unseen, Side(made.images, np.full(90, 2), made.groups))
     pairs, terms = setting(sides)
-    found = utility.measure(sides, pairs, np.zeros(90, bool), terms, Silent())
+    found = utility.measure(sides, pairs, np.zeros(90, bool), terms, Told())
     assert "no label has generated and unseen" in found.verdicts[Axis.UTILITY].reason
 
 
@@ -237,7 +228,7 @@ def test_one_label_gives_no_verdict() -> None:
     rows = [np.arange(len(side)) for side in sides]
     pairs = [pair(None, sides, rows, CONFIG.draws, [0])]
     terms = Terms(("all",), ("all",), CONFIG, THRESHOLDS, 0)
-    found = utility.measure(sides, pairs, np.zeros(90, bool), terms, Silent())
+    found = utility.measure(sides, pairs, np.zeros(90, bool), terms, Told())
     assert "1 labels have" in found.verdicts[Axis.UTILITY].reason
 
 

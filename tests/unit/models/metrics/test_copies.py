@@ -3,7 +3,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
-from models.metrics.copies import Closest, closest, copy_rate
+from models.metrics.copies import closest
 
 
 def pictures(count: int, seed: int, side: int = 64) -> NDArray[np.uint8]:
@@ -65,26 +65,3 @@ def test_a_constant_image_resembles_nothing() -> None:
 def test_larger_images_are_compared_at_64_px() -> None:
     large = np.repeat(np.repeat(TRAINING, 2, 1), 2, 2)
     assert closest(large, TRAINING).correlations.min() > 0.99
-
-
-def test_one_in_a_hundred_unseen_images_counts_as_a_copy() -> None:
-    unseen = Closest(np.zeros(1000, np.int64), np.linspace(0, 0.9, 1000))
-    assert copy_rate(unseen, unseen).rate == pytest.approx(0.01)
-
-
-def test_five_copies_of_a_hundred_are_counted_with_an_interval() -> None:
-    unseen = Closest(np.zeros(200, np.int64), np.linspace(0.2, 0.8, 200))
-    generated = Closest(np.zeros(100, np.int64), np.array([0.99] * 5 + [0.5] * 95))
-    found = copy_rate(generated, unseen)
-    assert found.rate == 0.05
-    # Clopper and Pearson 1934, from a table.
-    assert (found.low, found.high) == pytest.approx((0.0164, 0.1128), abs=1e-4)
-    assert found.flags.tolist() == [True] * 5 + [False] * 95
-
-
-def test_none_and_all_have_intervals_too() -> None:
-    unseen = Closest(np.zeros(10, np.int64), np.full(10, 0.5))
-    none = copy_rate(Closest(np.zeros(20, np.int64), np.full(20, 0.1)), unseen)
-    assert (none.low, none.high) == pytest.approx((0, 0.1684), abs=1e-4)
-    every = copy_rate(Closest(np.zeros(20, np.int64), np.full(20, 0.9)), unseen)
-    assert (every.low, every.high) == pytest.approx((0.8316, 1), abs=1e-4)
