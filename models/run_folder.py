@@ -118,6 +118,11 @@ class ImageRecord(Frozen):
         "from the 16-bit copy to real values.",
     )
 
+    @property
+    def exported_name(self) -> str:
+        """Its path in every export of its dataset."""
+        return f"images/{self.label}/{self.index:06d}.png"
+
 
 class IngestSummary(Frozen):
     """The counts of one ingest."""
@@ -193,14 +198,23 @@ class ReportSpec(Frozen):
 
     Outputs: `report.json` (a `models.evaluation.report.ReportDocument`), `plots/<name>.png`, and
     where images are judged one by one `samples.csv`, with the columns `file,label,index,realism,
-    nearest_distance,unseen_distance,correlation,flags`. `file` is the path in the zip, empty for an
-    image of a pack; `flags` are words joined by `;`: exact_copy, near_copy, low_realism, double.
+    nearest_distance,unseen_distance,correlation,flags,file_index,slice_number`. `file` is the path
+    in the zip, and of an image of a pack that in an export of its dataset, where the last two
+    columns say which slice of which uploaded file it is; `index` counts the images as they were
+    read. `flags` are words joined by `;`: exact_copy, near_copy, low_realism, double.
+
+    `outputs/features/` are files that save the next report about the same real images the time to
+    describe them again, when it finds them in `features/`. Without them, or with anything else in
+    their place, it says the same (see `models.evaluation.feature_cache`).
     """
 
     packed: str = "packed.safetensors"
     generated: str = Field("images.zip", description="Zip of `images/<label>/*.png`.")
     generated_pack: str | None = Field(
         None, description="All splits of this pack are the generated images; there is no zip then."
+    )
+    generated_records: str | None = Field(
+        None, description="Beside that pack: `ImageRecord`s, one a line, of its dataset."
     )
     asked: tuple[str, ...] | None = Field(
         None, description="Labels of which images were asked for; null for all of the dataset's."

@@ -98,7 +98,7 @@ def _write_image(
     """Write the pictures of one image; return its row of the table."""
     at = record.rows[str(pack.side_px)]
     name = f"{record.label}/{record.index:06d}.png"
-    _put(archive, f"images/{name}", _png(pack.images[at], spec.kind))
+    _put(archive, record.exported_name, _png(pack.images[at], spec.kind))
     mask = masks.of(at) if record.mask_area_px is not None else None
     if mask is not None:
         _put(archive, f"masks/{name}", _png(mask, spec.kind))
@@ -108,7 +108,7 @@ def _write_image(
     rows_mm, columns_mm = record.spacing_mm or ("", "")
     window = record.window or {}
     return {
-        "file_name": f"images/{name}",
+        "file_name": record.exported_name,
         "mask_file_name": f"masks/{name}" if mask is not None else "",
         "sixteen_bit_file_name": f"sixteen_bit/{name}" if copy is not None else "",
         "label": record.label,

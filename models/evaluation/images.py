@@ -27,6 +27,8 @@ COLUMNS = (
     "unseen_distance",
     "correlation",
     "flags",
+    "file_index",
+    "slice_number",
 )
 _NEIGHBOURS = 5
 _UNREAL_QUANTILE = 0.05
@@ -34,6 +36,17 @@ _DOUBLES_QUANTILE = 0.01
 _SAME = 1e-6
 """Squared distance up to which features are equal but for rounding."""
 _CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a generated image came from; nothing where that is not known."""
+
+    file: str = ""
+    """Its path in the zip of its batch, or in an export of its dataset."""
+    file_index: int | None = None
+    """Of its file in the archive that was uploaded as a dataset, from 0."""
+    slice_number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -107,14 +120,20 @@ def _doubles(made: Floats, limit: float) -> NDArray[np.bool_]:
 
 
 def write(
-    path: Path, files: Sequence[str], labels: Sequence[str], rows: Sequence[int], judged: Judged
+    path: Path,
+    origins: Sequence[Origin],
+    labels: Sequence[str],
+    rows: Sequence[int],
+    judged: Judged,
 ) -> None:
     """Write a line for each file as CSV; `rows` are those of `judged`, -1 for what was not."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)
-        for index, (file, label, row) in enumerate(zip(files, labels, rows, strict=True)):
-            writer.writerow([file, label, index, *(_cells(judged, row) if row >= 0 else [""] * 5)])
+        for index, (origin, label, row) in enumerate(zip(origins, labels, rows, strict=True)):
+            found = _cells(judged, row) if row >= 0 else [""] * 5
+            place = [origin.file_index, origin.slice_number]  # None is written as nothing
+            writer.writerow([origin.file, label, index, *found, *place])
 
 
 def _cells(judged: Judged, row: int) -> "Iterator[str]":

@@ -15,10 +15,10 @@ from models.data.pictures import to_grayscale
 from models.data.rejection import Rejection
 from models.evaluation import integrity
 from models.evaluation.halves import Side
-from models.evaluation.images import Judged, write
+from models.evaluation.images import Judged, Origin, write
 from models.evaluation.intensity import ImageSet, histograms
 from models.progress import Progress, Stopped
-from models.run_folder import UserError
+from models.run_folder import ImageRecord, UserError
 
 
 @dataclass(frozen=True)
@@ -36,12 +36,12 @@ class Rows:
 
 
 @dataclass(frozen=True)
-class Generated:
-    """A generated image, where it was and what it should show."""
+class Read:
+    """The generated images that were read, what each should show and where it was."""
 
-    file: str
-    label: str
-    image: NDArray[np.uint8]
+    images: NDArray[np.uint8]  # (N, S, S)
+    labels: list[str]
+    origins: list[Origin]
 
 
 @dataclass(frozen=True)
@@ -49,29 +49,30 @@ class Sources:
     """All images of both sides; labels are places among the names."""
 
     pack: Pack
-    read: list[Generated]
+    labels: list[str]
+    """Of each image that was read, known to the pack or not."""
+    origins: list[Origin]
     training: Rows
     holdout: NDArray[np.int64]
     generated: Side
-    known: list[int]
+    known: NDArray[np.int64]
     """For each image that was read its row among the generated, or -1 if its label is unknown."""
     is_pooled: bool
 
     @classmethod
-    def of(
-        cls, pack: Pack, names: tuple[str, ...], read: list[Generated], *, is_pooled: bool
-    ) -> "Sources":
+    def of(cls, pack: Pack, names: tuple[str, ...], read: Read, *, is_pooled: bool) -> "Sources":
         """Take a pack, and what was read of the other side; pooled, all is one label."""
         training, holdout = (np.flatnonzero(pack.splits == split) for split in (TRAIN, HOLDOUT))
-        chosen = [one for one in read if one.label in names]
-        side = pack.side_px
-        stack = np.array([one.image for one in chosen], np.uint8).reshape(-1, side, side)
-        labels = np.array([names.index(one.label) for one in chosen], np.int64)
-        generated = Side(stack, labels, np.arange(len(chosen)))
-        places = {id(one): row for row, one in enumerate(chosen)}
-        known = [places.get(id(one), -1) for one in read]
+        numbers = {name: number for number, name in enumerate(names)}
+        labels = np.array([numbers.get(label, -1) for label in read.labels], np.int64)
+        chosen = np.flatnonzero(labels >= 0)
+        # As a rule all labels are known, and nothing is held twice.
+        images = read.images if len(chosen) == len(labels) else read.images[chosen]
+        generated = Side(images, labels[chosen], np.arange(len(chosen)))
+        known = np.full(len(labels), -1)
+        known[chosen] = np.arange(len(chosen))
         rows = Rows(pack.images, training)
-        return cls(pack, read, rows, holdout, generated, known, is_pooled)
+        return cls(pack, read.labels, read.origins, rows, holdout, generated, known, is_pooled)
 
     def real(self, rows: NDArray[np.int64]) -> Side:
         """Load real images."""
@@ -80,8 +81,7 @@ class Sources:
 
     def write_samples(self, path: Path, judged: Judged) -> None:
         """Write what is known of each image that was read."""
-        files, labels = [one.file for one in self.read], [one.label for one in self.read]
-        write(path, files, labels, self.known, judged)
+        write(path, self.origins, self.labels, self.known.tolist(), judged)
 
 
 def images(pack: Pack, split: int) -> Iterator[NDArray[np.uint8]]:
@@ -110,16 +110,16 @@ def image_sets(pack: Pack, split: int, *, is_pooled: bool) -> dict[str, ImageSet
     return sets
 
 
-Sets = tuple[dict[str, ImageSet], integrity.GeneratedPixels, list[Generated]]
+Sets = tuple[dict[str, ImageSet], integrity.GeneratedPixels, Read]
 
 
 def read_archive(path: Path, side_px: int, progress: Progress, *, keep: bool) -> Sets:
     """Read the saved PNGs by the same decoder as the real images; trust none of them.
 
-    Returns histograms by label, what is remembered of all pixels, and the images `(S, S)`
-    themselves, which are only returned when they are to be kept.
+    Returns histograms by label, what is remembered of all pixels, and the images themselves, of
+    which there are none unless they are to be kept.
     """
-    collected = _Collected(keep)
+    collected = _Collected(side_px, keep)
     for entry in read_entries(path, IngestConfig()):
         if progress.should_stop():
             raise Stopped
@@ -131,12 +131,16 @@ def read_archive(path: Path, side_px: int, progress: Progress, *, keep: bool) ->
         except Rejection as rejection:
             collected.pixels.unusable[str(rejection)] += 1
             continue
-        collected.add(Generated(entry.name, parts[1], image))
+        collected.add(image, parts[1], Origin(entry.name))
     return collected.sets()
 
 
-def read_pack(path: Path, side_px: int, progress: Progress, *, keep: bool) -> Sets:
+def read_pack(
+    path: Path, side_px: int, progress: Progress, *, records: Path | None, keep: bool
+) -> Sets:
     """Read all splits of a pack as `read_archive` reads a zip: ingest has judged them already.
+
+    Where an image came from is in `records`, of an `ImageRecord` a line, if they are here.
 
     Raises:
         UserError: `pack_unusable`, also when its images have another size.
@@ -145,29 +149,47 @@ def read_pack(path: Path, side_px: int, progress: Progress, *, keep: bool) -> Se
     if pack.side_px != side_px:
         sizes = f"{pack.side_px} px and the real ones {side_px} px"
         raise UserError("pack_unusable", f"the synthetic images have {sizes}")
-    collected = _Collected(keep)
-    for number, mapped in zip(pack.labels, pack.images, strict=True):
+    collected = _Collected(side_px, keep)
+    known = {} if records is None else _origins(records, side_px)
+    for row, (number, mapped) in enumerate(zip(pack.labels, pack.images, strict=True)):
         if progress.should_stop():
             raise Stopped
-        collected.add(Generated("", pack.names[number], np.array(mapped)))
+        collected.add(np.array(mapped), pack.names[number], known.get(row, Origin()))
     return collected.sets()
+
+
+def _origins(records: Path, side_px: int) -> dict[int, Origin]:
+    """Return by its row in the pack where an image came from, in numbers: names are sealed."""
+    found = {}
+    with records.open(encoding="utf-8") as lines:
+        for line in lines:
+            one = ImageRecord.model_validate_json(line)
+            row = one.rows.get(str(side_px), -1)
+            found[row] = Origin(one.exported_name, one.file_index, one.slice_number)
+    return found
 
 
 @dataclass
 class _Collected:
     """What is known of the generated images that were read so far."""
 
+    side_px: int
     keep: bool
     pixels: integrity.GeneratedPixels = field(default_factory=integrity.GeneratedPixels)
-    images: list[Generated] = field(default_factory=list)
+    images: bytearray = field(default_factory=bytearray)
+    """One after the other; it grows in place, and becomes the array without a copy."""
+    labels: list[str] = field(default_factory=list)
+    origins: list[Origin] = field(default_factory=list)
     counted: dict[str, list[NDArray[np.float32]]] = field(default_factory=lambda: defaultdict(list))
 
-    def add(self, one: Generated) -> None:
+    def add(self, image: NDArray[np.uint8], label: str, origin: Origin) -> None:
         """Take in an image of the right size."""
-        self.pixels.add(one.image)
+        self.pixels.add(image)
         if self.keep:
-            self.images.append(one)
-        self.counted[one.label].append(histograms(one.image[None]))
+            self.images += image.tobytes()
+            self.labels.append(label)
+            self.origins.append(origin)
+        self.counted[label].append(histograms(image[None]))
 
     def sets(self) -> Sets:
         """Return all of it, histograms by label in the order of the labels."""
@@ -175,7 +197,8 @@ class _Collected:
             name: ImageSet(np.concatenate(rows), np.arange(len(rows)))
             for name, rows in sorted(self.counted.items())
         }
-        return sets, self.pixels, self.images
+        images = np.frombuffer(self.images, np.uint8).reshape(-1, self.side_px, self.side_px)
+        return sets, self.pixels, Read(images, self.labels, self.origins)
 
 
 def _decode(data: bytes, fault: str | None, side_px: int) -> NDArray[np.uint8]:

@@ -98,10 +98,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     tell("reading the real images")
     real = integrity.RealPixels.of(reading.images(pack, TRAIN), reading.images(pack, HOLDOUT))
     tell("reading the generated images")
-    source = reading.read_archive if spec.generated_pack is None else reading.read_pack
-    generated, pixels, read = source(
-        run_dir / (spec.generated_pack or spec.generated), pack.side_px, progress, keep=is_standard
-    )
+    generated, pixels, read = _read(run_dir, spec, pack.side_px, progress)
     if not generated:
         why = ", ".join(f"{n} {reason}" for reason, n in pixels.unusable.most_common(3))
         raise UserError("no_generated_images", f"no generated image could be used: {why or 'none'}")
@@ -153,6 +150,15 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     write_json(run_dir / "outputs" / "report.json", document.model_dump(mode="json"))
     tell.finish()
     return {axis.value: verdict.verdict.value for axis, verdict in verdicts.items()}
+
+
+def _read(run_dir: Path, spec: ReportSpec, side_px: int, progress: Progress) -> reading.Sets:
+    keep = spec.config.profile is not ReportProfile.QUICK
+    if spec.generated_pack is None:
+        return reading.read_archive(run_dir / spec.generated, side_px, progress, keep=keep)
+    records = None if spec.generated_records is None else run_dir / spec.generated_records
+    path = run_dir / spec.generated_pack
+    return reading.read_pack(path, side_px, progress, records=records, keep=keep)
 
 
 def _look_closer(

@@ -6,8 +6,9 @@ from typing import cast
 from app import datasets, exports
 from app.parts import Parts
 from app.tables import Dataset, Export
-from models.run_folder import EXPORTED, SIXTEEN_BITS, ExportSpec, ImageRecord, Kind
+from models.run_folder import EXPORTED, SIXTEEN_BITS, ExportSpec, Kind
 from worker.child import run_child
+from worker.records import write_records
 from worker.run import attempt
 
 
@@ -26,9 +27,7 @@ def export(parts: Parts, job_id: str) -> None:
                 kind=dataset.kind,
                 with_sixteen_bits=deep_key is not None,
             )
-            with (run.folder / "images.jsonl").open("w", encoding="utf-8") as lines:
-                for record in exports.records(session, dataset.id):
-                    lines.write(ImageRecord.model_validate(record).model_dump_json() + "\n")
+            write_records(session, dataset.id, run.folder / "images.jsonl")
             if dataset.certificate is not None:
                 text = json.dumps(dataset.certificate, indent=1, sort_keys=True)
                 (run.folder / "certificate.json").write_text(text, encoding="utf-8")

@@ -13,9 +13,11 @@ from app.tables import Checkpoint, Dataset, Generator, Report, SampleBatch
 from models.config import TRAINING_CONFIG, ReportConfig, ReportProfile
 from models.run_folder import Kind, ReportSpec
 from worker.child import run_child
+from worker.records import write_records
 from worker.run import attempt
 
 ZIP, PACK, SAMPLES = "images.zip", "generated.safetensors", "samples.csv"
+RECORDS = "generated.jsonl"
 CHECKPOINT = "checkpoint"
 
 
@@ -42,6 +44,9 @@ def measure(parts: Parts, job_id: str) -> None:
             row = session.get_one(Report, run.claim.resource_id)
             dataset = session.get_one(Dataset, row.real_dataset_id)
             made = _generated(session, row, dataset)
+            is_quick = row.profile == ReportProfile.QUICK
+            if row.synthetic_dataset_id is not None and not is_quick:
+                write_records(session, row.synthetic_dataset_id, run.folder / RECORDS)
             packed_key = str(datasets.pack(dataset, made.size_px)["key"])
             prefix = f"{reports.prefix(row)}{run.key_prefix}"
         has_judge = made.checkpoint is not None and row.profile != ReportProfile.QUICK
@@ -55,6 +60,7 @@ def measure(parts: Parts, job_id: str) -> None:
                     parts.storage.get_file(f"{made.checkpoint}{name}", place / name)
         spec = ReportSpec(
             generated_pack=PACK if made.file == PACK else None,
+            generated_records=RECORDS if made.file == PACK and not is_quick else None,
             config=ReportConfig(profile=ReportProfile(row.profile)),
             asked=made.asked,
             limits=made.limits,

@@ -1,3 +1,4 @@
+import csv
 import io
 import json
 import zipfile
@@ -10,14 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.config import ReportProfile
-from models.data.packing import PackWriter
-from models.evaluation import suite
+from models.data.packing import PackWriter, open_pack
+from models.evaluation import explaining, reading, suite
 from models.evaluation.figures import draw_intensity
 from models.evaluation.report import Axis, Light, ReportDocument
 from models.evaluation.suite import report
 from models.metrics.spaces import encoder, identity
 from models.progress import Silent, Stopped
-from models.run_folder import ReportSpec, UserError
+from models.run_folder import ImageRecord, ReportSpec, UserError
 
 SIDE = 32
 SPEC = ReportSpec.model_validate(
@@ -245,6 +246,68 @@ def test_pack_is_measured_by_the_standard_profile(
     write_synthetic(tmp_path / "synthetic", np.concatenate([pictures(80, 1), pictures(1, 0)]))
     verdicts = report(tmp_path, OF_PACK.model_copy(update={"config": config}), Silent())
     assert verdicts["copies"] == "red"
+    lines = samples(tmp_path)
+    assert len(lines) == 81
+    assert {(one["file"], one["file_index"], one["slice_number"]) for one in lines} == {("",) * 3}
+
+
+def samples(run_dir: Path) -> list[dict[str, str]]:
+    with (run_dir / "outputs/samples.csv").open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def record(index: int, label: str, rows: dict[str, int]) -> ImageRecord:
+    return ImageRecord(
+        index=index,
+        file_index=1000 + index // 4,
+        slice_number=index % 4,
+        label=label,
+        group=index,
+        split="train",
+        sha256="0" * 64,
+        width=SIDE,
+        height=SIDE,
+        rows=rows,
+        mask_area_px=None,
+    )
+
+
+def test_images_of_a_dataset_are_named_by_their_place_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    monkeypatch.setattr(identity, "STEPS", 5)
+    config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD})
+    spec = OF_PACK.model_copy(update={"config": config, "generated_records": "records"})
+    write_pack(tmp_path, pictures(90, 0))
+    write_synthetic(tmp_path / "synthetic", pictures(20, 1), ("x", "b"))
+    # An image was too small for the pack, and the pack's order is another one.
+    known = [record(0, "b", {"16": 0})]
+    known += [record(20 - row, ("x", "b")[row % 2], {str(SIDE): row}) for row in range(20)]
+    text = "".join(one.model_dump_json() + "\n" for one in known)
+    (tmp_path / "records").write_text(text, encoding="utf-8")
+    report(tmp_path, spec, Silent())
+    lines = samples(tmp_path)
+    assert [one["index"] for one in lines] == [str(row) for row in range(20)]
+    assert [one["file"] for one in lines[:2]] == ["images/x/000020.png", "images/b/000019.png"]
+    places = [(one["file_index"], one["slice_number"]) for one in lines[:2]]
+    assert places == [("1005", "0"), ("1004", "3")]
+    assert [bool(one["realism"]) for one in lines[:2]] == [False, True]
+
+
+def test_generated_images_are_held_once(tmp_path: Path) -> None:
+    write_pack(tmp_path, pictures(9, 0))
+    write_synthetic(tmp_path / "synthetic", pictures(7, 1), ("a", "b", "x"))
+    pack = open_pack(tmp_path / "packed")
+    path = tmp_path / "synthetic"
+    _, _, read = reading.read_pack(path, SIDE, Silent(), records=None, keep=True)
+    assert (read.images == pictures(7, 1)).all()
+    every = reading.Sources.of(pack, ("a", "b", "x"), read, is_pooled=False)
+    assert np.shares_memory(every.generated.images, read.images)
+    some = reading.Sources.of(pack, ("a", "x"), read, is_pooled=False)
+    assert (some.generated.images == read.images[[0, 2, 3, 5, 6]]).all()
+    assert some.known.tolist() == [0, -1, 1, 2, -1, 3, 4]
+    assert some.generated.labels.tolist() == [0, 1, 0, 1, 0]
 
 
 def test_pack_of_another_size_is_unusable(tmp_path: Path) -> None:
