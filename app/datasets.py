@@ -92,6 +92,14 @@ def prefix(row: Dataset) -> str:
     return resource_prefix(row.tenant_id, "datasets", row.id)
 
 
+def features_prefix(row: Dataset, size_px: int) -> str:
+    """Return the key prefix of what reports keep of the dataset's images at one size.
+
+    It is below that of the dataset, and goes when the dataset does.
+    """
+    return f"{prefix(row)}features/{size_px}/"
+
+
 def check_takes_content(row: Dataset) -> None:
     """Refuse content for a dataset that has some.
 

@@ -2,7 +2,9 @@
 
 `python -m benchmarks.report [IMAGES ...]`: as many generated images, 1.3 times as many real ones at
 128 px in two labels, measured by `python -m models report` as the worker does, on two threads.
-Counted is the largest resident memory of the process, sampled ten times a second.
+The second report, `again`, is about other generated images beside the same real ones, with what the
+first has kept of those. Counted is the largest resident memory of the process, sampled ten times a
+second, and the time of its cores.
 """
 
 import contextlib
@@ -20,7 +22,7 @@ from PIL import Image
 
 from models.config import ReportConfig, ReportProfile
 from models.data.packing import HOLDOUT, TRAIN, PackWriter
-from models.run_folder import ReportSpec
+from models.run_folder import FEATURES, ReportSpec
 
 COUNTS = (200, 1_000, 4_000, 10_000)
 _REAL_SHARE = 1.3
@@ -31,24 +33,26 @@ _SAMPLE_S = 0.1
 
 
 def measure(count: int) -> dict[str, float]:
-    """Return the seconds and the MiB of one report."""
+    """Return the seconds, the seconds of cores and the MiB of a report, and of one after it."""
     with tempfile.TemporaryDirectory() as name:
         run_dir = Path(name)
         random = np.random.default_rng(0)
         _write_real(run_dir / ReportSpec().packed, int(_REAL_SHARE * count), random)
-        with zipfile.ZipFile(run_dir / ReportSpec().generated, "w") as archive:
-            for row in range(count):
-                buffer = io.BytesIO()
-                _slice(random).save(buffer, "PNG")
-                archive.writestr(f"images/{'ab'[row % 2]}/{row:06d}.png", buffer.getvalue())
         spec = ReportSpec(config=ReportConfig(profile=ReportProfile.STANDARD), threads=2)
         (run_dir / "spec.json").write_text(spec.model_dump_json())
-        started_s = time.perf_counter()
-        peak_bytes = _peak_bytes(run_dir)
-        return {
-            f"seconds_{count}": time.perf_counter() - started_s,
-            f"peak_mib_{count}": peak_bytes / 2**20,
-        }
+        _write_generated(run_dir / spec.generated, count, random)
+        found = {f"{name}_{count}": value for name, value in _report(run_dir).items()}
+        (run_dir / "outputs" / FEATURES).rename(run_dir / FEATURES)
+        _write_generated(run_dir / spec.generated, count, random)
+        return found | {f"{name}_{count}_again": value for name, value in _report(run_dir).items()}
+
+
+def _write_generated(path: Path, count: int, random: np.random.Generator) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for row in range(count):
+            buffer = io.BytesIO()
+            _slice(random).save(buffer, "PNG")
+            archive.writestr(f"images/{'ab'[row % 2]}/{row:06d}.png", buffer.getvalue())
 
 
 def _write_real(path: Path, count: int, random: np.random.Generator) -> None:
@@ -66,17 +70,22 @@ def _slice(random: np.random.Generator) -> Image.Image:
     return coarse.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BICUBIC)
 
 
-def _peak_bytes(run_dir: Path) -> int:
+def _report(run_dir: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "models", "report", str(run_dir)]
-    peak = 0
+    peak_bytes, core_s, started_s = 0, 0.0, time.perf_counter()
     with psutil.Popen(command, stdout=subprocess.DEVNULL) as process:
         while process.poll() is None:
             with contextlib.suppress(psutil.NoSuchProcess):  # it ended between two looks
-                peak = max(peak, process.memory_info().rss)
+                peak_bytes = max(peak_bytes, process.memory_info().rss)
+                core_s = sum(process.cpu_times()[:2])
             time.sleep(_SAMPLE_S)
     if process.returncode:
         raise RuntimeError(f"the report ended with {process.returncode}")
-    return peak
+    return {
+        "seconds": time.perf_counter() - started_s,
+        "core_seconds": core_s,
+        "peak_mib": peak_bytes / 2**20,
+    }
 
 
 def main() -> None:

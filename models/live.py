@@ -50,7 +50,7 @@ class Live:
             rows = np.sort(self._random.choice(rows, _MOST_TRAINING, replace=False))
         learnt = features(self._space, train.images.numpy()[rows, 0])
         unseen = features(self._space, validation.images.numpy()[:, 0])
-        self._scale = Scale.of(np.concatenate([learnt, unseen]))
+        self._scale = Scale.of(learnt, unseen)
         self._learnt, self._unseen = self._scale.apply(learnt), self._scale.apply(unseen)
         self._mask_share = _mask_share(validation.images.numpy())
         self._labels = validation.labels.numpy()

@@ -32,6 +32,7 @@ ALL_WITHHELD = "all_withheld"
 
 SIXTEEN_BITS = "sixteen-bit.zip"
 EXPORTED = "export.zip"
+FEATURES = "features"
 
 
 class Kind(StrEnum):

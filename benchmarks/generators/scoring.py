@@ -46,7 +46,7 @@ class Yardstick:
         for name, space in spaces.items():
             train_features, holdout_features = features(space, train), features(space, holdout)
             # One scale for all arms, so that their numbers can be compared with each other.
-            scales[name] = Scale.of(np.concatenate([train_features, holdout_features]))
+            scales[name] = Scale.of(train_features, holdout_features)
             own[name] = scales[name].apply(holdout_features)
             seen = scales[name].apply(train_features)
             floors[name] = kernel.distance(kernel.grams(seen, own[name]))

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.halves import Described, Floats, Side
-from models.evaluation.integrity import RealPixels, pixel_digest
+from models.evaluation.integrity import RealPixels
 from models.metrics import neighbours
+from models.metrics.pixels import pixel_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -126,7 +127,7 @@ def write(
     rows: Sequence[int],
     judged: Judged,
 ) -> None:
-    """Write a line for each file as CSV; `rows` are those of `judged`, -1 for what was not."""
+    """Write a line for each image as CSV; `rows` are those of `judged`, -1 for what was not."""
     with path.open("w", encoding="utf-8", newline="") as stream:
         writer = csv.writer(stream, lineterminator="\n")
         writer.writerow(COLUMNS)

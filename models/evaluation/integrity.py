@@ -1,6 +1,5 @@
 """Gate a report: are the generated images whole, distinct, and not the training images."""
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.report import Check, Light, Verdict
+from models.metrics.pixels import pixel_digest
 
 SATURATED_LEVEL = 255
 UNUSABLE_SHARE = CONSTANT_SHARE = 0.01
@@ -16,11 +16,6 @@ DUPLICATE_SHARE = 0.05
 SATURATED_EXCESS = 0.01
 
 Pixels = NDArray[np.uint8]
-
-
-def pixel_digest(image: Pixels) -> bytes:
-    """Return the SHA-256 of the pixels of one (H, W) image; compare within one size only."""
-    return hashlib.sha256(np.ascontiguousarray(image).tobytes()).digest()
 
 
 @dataclass

@@ -5,6 +5,7 @@ that passes such tests has been wide open to better attacks (Yao et al. 2025,
 https://arxiv.org/abs/2505.01524), so a green light says that these attacks found nothing.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from scipy.stats import beta, rankdata
 
 from models.config import ReportConfig
+from models.evaluation.feature_cache import FeatureCache
 from models.evaluation.halves import (
     Described,
     Floats,
@@ -30,7 +32,7 @@ from models.metrics import neighbours
 from models.metrics.copies import QUANTILE
 from models.metrics.copy_search import CopySearch, Images
 from models.metrics.share import CONFIDENCE, clopper_pearson
-from models.metrics.spaces.space import Space, features
+from models.metrics.spaces.space import Space, describe
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ def identity_copies(
     sides: tuple[Side, Side, Side],
     config: ReportConfig,
     thresholds: Thresholds,
+    cache: FeatureCache,
 ) -> "IdentityCopies":
     """Look in a space that was learnt to find copies, mirrored ones too.
 
@@ -96,10 +99,13 @@ def identity_copies(
     is nearer to a training image than all but one in a hundred of the unseen real ones.
     """
     training, holdout, generated = (side.images for side in sides)
-    known = features(space, training)
-    unseen = _nearest(space, holdout, known)
+    real = (training, holdout, _mirrored(holdout))
+    known = cache.describe(space, *real)
+    own, *both_ways = describe(space, *real, known=known)
+    unseen = _nearest(both_ways, own)
     limit = float(np.quantile(unseen, 1 - QUANTILE)) if len(unseen) else 0.0
-    flags = _nearest(space, generated, known) < limit
+    made = describe(space, generated, _mirrored(generated), known=known)
+    flags = _nearest(made, own) < limit
     count, total = int(flags.sum()), len(flags)
     judged = _judge_copies(count, total, _chance(pooled.n_groups), thresholds)
     if lacks := lacking(pooled, config):
@@ -108,12 +114,15 @@ def identity_copies(
     return IdentityCopies(rate, flags)
 
 
-def _nearest(space: Space, images: NDArray[np.uint8], known: Floats) -> Floats:
-    """Return the distance of each of `(n, S, S)` to the nearest of `(m, D)`, either way round."""
-    if not len(images):
+def _mirrored(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return images[:, :, ::-1]
+
+
+def _nearest(both_ways: Sequence[Floats], training: Floats) -> Floats:
+    """Return the distance of each image, `(n, D)` either way round, to the nearest of `(m, D)`."""
+    if not len(both_ways[0]):
         return np.empty(0)
-    ways = (images, images[:, :, ::-1])
-    found = [neighbours.nearest(features(space, one), known)[1] for one in ways]
+    found = [neighbours.nearest(one, training)[1] for one in both_ways]
     return np.minimum(*found)
 
 

@@ -18,6 +18,7 @@ from models.evaluation import (
     utility,
     variety,
 )
+from models.evaluation.feature_cache import FeatureCache
 from models.evaluation.halves import (
     Described,
     Floats,
@@ -35,6 +36,7 @@ from models.evaluation.report import Axis, Explanation, Light, Metric, Verdict
 from models.metrics.copies import closest
 from models.metrics.copy_search import Images
 from models.metrics.spaces import encoder, identity
+from models.metrics.spaces.identity import Identity
 from models.metrics.spaces.onnx_space import OnnxSpace
 from models.metrics.spaces.random import RandomConvolutions
 from models.metrics.spaces.space import Scale, describe, features
@@ -55,6 +57,7 @@ TOO_GOOD = (
     "(kernel distance in {space}), and there are copies. So looks what was memorised."
 )
 LEFT_OUT = "The operator's encoder {name} was left out: {why}."
+NO_CACHE = FeatureCache()
 SHOWN = 10
 """Images of each row of a figure."""
 _PART = 4096
@@ -102,17 +105,19 @@ def measure(
     terms: Terms,
     tell: Steps,
     everything: Everything | None = None,
+    cache: FeatureCache = NO_CACHE,
 ) -> Findings:
     """Compare training, unseen real and generated images, over all labels and each.
 
     A label of which images were asked for and none is there is lost. Where the sides hold but some
     of `everything`, that is what is looked through for copies. An operator's encoder that cannot be
-    used is left out, and the limits say why.
+    used is left out, and the limits say why. What is known of real images is in the `cache`, which
+    changes no number.
     """
     training, holdout, generated = sides
     everything = everything or _everything(sides)
     if lacks := _lacking(sides):
-        return _nothing(lacks, generated, terms)
+        return _nothing(lacks, sides, terms)
     pairs = _pairs(sides, terms)
     compared = [one for one in pairs if _is_comparable(one)]
     metrics: dict[Axis, list[Metric]] = {axis: [] for axis in _MEASURED}
@@ -126,7 +131,7 @@ def measure(
     spectra = None
     if pairs[0] in compared:
         spectra = spectrum.compare(pairs[0], holdout, generated, powers_of[:3])
-    spaces, limits = _spaces(sides, blurred, terms, tell)
+    spaces, limits = _spaces(sides, blurred, terms, tell, cache)
     explanations: list[Explanation] = []
     for described in spaces:
         for one in compared:
@@ -150,8 +155,11 @@ def measure(
         terms.thresholds,
         SHOWN,
     )
-    space = _identity(training, terms.seed, tell)
-    again = memorisation.identity_copies(space, pairs[0], sides, terms.config, terms.thresholds)
+    seed = terms.seed
+    space = cache.identity(training.images, seed, lambda: _identity(training, seed, tell))
+    again = memorisation.identity_copies(
+        space, pairs[0], sides, terms.config, terms.thresholds, cache
+    )
     if everything.is_more_than(sides):
         limits.append(THINNED.format(most=terms.config.max_images))
     metrics[Axis.COPIES] += [copies.rate, again.rate]
@@ -187,7 +195,8 @@ _ANATOMY = 1
 _MEASURED = (Axis.SPECTRUM, Axis.FIDELITY, Axis.DIVERSITY, Axis.COPIES, Axis.DISCLOSURE)
 
 
-def _nothing(lacks: str, generated: Side, terms: Terms) -> Findings:
+def _nothing(lacks: str, sides: tuple[Side, Side, Side], terms: Terms) -> Findings:
+    _, holdout, generated = sides
     verdict = Verdict(verdict=Light.GREY, reason=f"not enough data: {lacks}")
     is_deep = terms.config.profile is ReportProfile.DEEP
     axes = (*_MEASURED, *((Axis.LABELS, Axis.UTILITY) if is_deep else ()))
@@ -284,18 +293,22 @@ def _powers(sides: Sequence[Side]) -> tuple[Floats, Floats, Floats, Floats]:
 
 
 def _spaces(
-    sides: tuple[Side, Side, Side], blurred: Side, terms: Terms, tell: Steps
+    sides: tuple[Side, Side, Side],
+    blurred: Side,
+    terms: Terms,
+    tell: Steps,
+    cache: FeatureCache,
 ) -> tuple[list[Described], list[str]]:
     """Describe the images in our own spaces, then in those of the operator that can be used."""
     extractors, limits = _extractors()
     found = []
     for extractor in extractors:
         tell(f"describing the images in {extractor.name}")
-        found.append(_described(extractor, sides, blurred))
+        found.append(_described(extractor, sides, blurred, cache))
     for path in terms.encoders:
         tell(f"describing the images by the encoder {path.stem}")
         try:
-            found.append(_described(OnnxSpace.load(path), sides, blurred))
+            found.append(_described(OnnxSpace.load(path), sides, blurred, cache))
         except encoder.EncoderError as error:
             limits.append(LEFT_OUT.format(name=path.stem, why=error))
     return found, limits
@@ -366,21 +379,27 @@ def _extractors() -> tuple[list[Extractor], list[str]]:
     return [Texture(), encoder.Encoder(path)], []
 
 
-def _identity(training: Side, seed: int, tell: Steps) -> Extractor:
+def _identity(training: Side, seed: int, tell: Steps) -> Identity:
     """Learn who is who; training is told of, and may be stopped, `IDENTITY_PARTS` times."""
 
     def at(step: int) -> None:
         if step % (identity.STEPS // IDENTITY_PARTS) == 0:
             tell(f"learning to find copies: {step / identity.STEPS:.0%}")
 
-    return identity.Identity.train(training.images, seed, at)
+    return Identity.train(training.images, seed, at)
 
 
-def _described(extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Side) -> Described:
-    """Describe every side, on the scale of all that are images of somebody or claim to be."""
-    found = describe(extractor, *(side.images for side in (*sides, blurred)))
-    scale = Scale.of(np.concatenate(found[:3]))
-    training, holdout, generated, fault = (scale.apply(one) for one in found)
+def _described(
+    extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Side, cache: FeatureCache
+) -> Described:
+    """Describe every side, on the scale of all that are images of somebody or claim to be.
+
+    Real images share no batch with generated ones, on which their last bits would depend.
+    """
+    known = cache.describe(extractor, *(side.images for side in (*sides[:2], blurred)))
+    found = describe(extractor, *(side.images for side in (*sides, blurred)), known=known)
+    scale = Scale.of(*found[:3])
+    training, holdout, generated, fault = (scale.apply(found.pop(0)) for _ in range(4))
     return Described(
         extractor.name,
         extractor.names,

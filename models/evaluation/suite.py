@@ -33,7 +33,7 @@ from models.evaluation.report import (
 )
 from models.evaluation.thresholds import THRESHOLDS
 from models.progress import Progress, Stopped
-from models.run_folder import ReportSpec, UserError, write_json
+from models.run_folder import FEATURES, ReportSpec, UserError, write_json
 
 if TYPE_CHECKING:
     from models.evaluation.standard import Findings
@@ -172,6 +172,7 @@ def _look_closer(
     """Measure what gray levels do not show; write what is known of each image, and pictures."""
     from models import device  # noqa: PLC0415 - the quick profile needs no torch
     from models.evaluation import standard  # noqa: PLC0415
+    from models.evaluation.feature_cache import FeatureCache  # noqa: PLC0415
 
     device.choose("cpu", spec.threads)
     asked = names if spec.asked is None else spec.asked
@@ -179,12 +180,15 @@ def _look_closer(
         standard.thin(rows, spec.config.max_images, spec.seed)
         for rows in (every.training.rows, every.holdout, np.arange(len(every.generated)))
     )
-    sides = every.real(training), every.real(holdout), every.generated.take(made)
+    is_whole = len(made) == len(every.generated)
+    generated = every.generated if is_whole else every.generated.take(made)
+    sides = every.real(training), every.real(holdout), generated
     checkpoint = None if spec.checkpoint is None else outputs.parent / spec.checkpoint
     everything = standard.Everything(every.training, every.generated, made, real, checkpoint)
     encoders = [Path(one) for one in spec.encoders]
     terms = Terms(names, asked, spec.config, THRESHOLDS, spec.seed, encoders)
-    found = standard.measure(sides, terms, tell, everything)
+    cache = FeatureCache(outputs.parent / FEATURES, outputs / FEATURES)
+    found = standard.measure(sides, terms, tell, everything, cache)
     if found.judged is not None:
         every.write_samples(outputs / "samples.csv", found.judged)
     plots = outputs / "plots"

@@ -12,6 +12,7 @@ from app.parts import Parts
 from app.tables import Checkpoint, Dataset, Generator, Report, SampleBatch
 from models.config import TRAINING_CONFIG, ReportConfig, ReportProfile
 from models.run_folder import Kind, ReportSpec
+from worker import features
 from worker.child import run_child
 from worker.records import write_records
 from worker.run import attempt
@@ -49,10 +50,13 @@ def measure(parts: Parts, job_id: str) -> None:
                 write_records(session, row.synthetic_dataset_id, run.folder / RECORDS)
             packed_key = str(datasets.pack(dataset, made.size_px)["key"])
             prefix = f"{reports.prefix(row)}{run.key_prefix}"
-        has_judge = made.checkpoint is not None and row.profile != ReportProfile.QUICK
+            features_prefix = datasets.features_prefix(dataset, made.size_px)
+        has_judge = made.checkpoint is not None and not is_quick
         with run.phase("download"):
             parts.storage.get_file(packed_key, run.folder / "packed.safetensors")
             parts.storage.get_file(made.key, run.folder / made.file)
+            if not is_quick:
+                features.fetch(run, features_prefix)
             if has_judge:
                 place = run.folder / CHECKPOINT
                 place.mkdir(exist_ok=True)
@@ -74,6 +78,7 @@ def measure(parts: Parts, job_id: str) -> None:
         plots, samples_key = {}, None
         document = json.loads((outputs / "report.json").read_text(encoding="utf-8"))
         with run.phase("upload"):
+            features.keep(run, features_prefix, dataset.id)
             for path in sorted((outputs / "plots").glob("*.png")):
                 plots[path.stem] = f"{prefix}plots/{path.name}"
                 parts.storage.put_file(plots[path.stem], path, "image/png")

@@ -41,6 +41,7 @@ class Encoder:
     """The space `lite0-v1`: the channel means of all seven stages and of the head, 2,064 wide."""
 
     name = "lite0-v1"
+    recipe = SHA256
     names: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:

@@ -7,6 +7,7 @@ scaled by a tenth is lost; here it stays near to its original. Only for copies: 
 see other faults.
 """
 
+import hashlib
 import math
 from collections.abc import Callable
 
@@ -33,6 +34,7 @@ _DIMENSIONS = 128
 _GROUPS = 8
 _CELLS = _WIDTHS[-1] * (_SIDE_PX >> len(_WIDTHS)) ** 2
 _BATCH = 32
+_AT_ONCE = 256
 _LEARNING_RATE = 5e-3
 _WARM_UP = 10
 _WEIGHT_DECAY = 1e-4
@@ -56,7 +58,11 @@ class Identity:
 
     def __init__(self, weights: list[Tensor]) -> None:
         """Take what `train` learnt."""
-        self._weights = weights
+        self.weights = weights
+        digest = hashlib.sha256()
+        for weight in weights:
+            digest.update(weight.numpy().tobytes())
+        self.recipe = digest.hexdigest()
 
     @classmethod
     def train(
@@ -71,7 +77,7 @@ class Identity:
         """
         if not len(images):
             raise ValueError("no image to learn from")
-        pixels = _small(torch.from_numpy(images.copy())[:, None].float() / 255)
+        pixels = _pixels(images)
         random = torch.Generator().manual_seed(seed)
         weights = [one.requires_grad_() for one in _draw(random)]
         optimiser = torch.optim.AdamW(weights, weight_decay=_WEIGHT_DECAY)
@@ -93,7 +99,21 @@ class Identity:
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return `(N, 128) float32` of length 1 for `(N, 1, S, S) float32 in [0, 1]`."""
-        return _embed(self._weights, _small(images))
+        return _embed(self.weights, _small(images))
+
+
+def shapes() -> list[tuple[int, ...]]:
+    """Return the shapes of the weights that `Identity.train` learns."""
+    return [tuple(one.shape) for one in _draw(torch.Generator())]
+
+
+def _pixels(images: NDArray[np.uint8]) -> Tensor:
+    """Return `(N, 1, 64, 64) float32 in [0, 1]`; some at a time, as floats take four times more."""
+    found = torch.empty(len(images), 1, _SIDE_PX, _SIDE_PX)
+    for first in range(0, len(images), _AT_ONCE):
+        some = torch.from_numpy(images[first : first + _AT_ONCE].copy())[:, None]
+        found[first : first + _AT_ONCE] = _small(some.float() / 255)
+    return found
 
 
 def _small(images: Tensor) -> Tensor:

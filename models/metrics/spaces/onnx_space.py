@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,7 @@ class OnnxSpace:
             EncoderError: when the file is not the pinned one, or breaks any rule.
         """
         self.name = f"onnx:{name}@{config.sha256[:12]}"
+        self.recipe = f"{config.model_dump_json()} onnxruntime {_runtime()}"
         self._config, self._limit_s = config, limit_s
         self._session = _open(_read(path, config.sha256), limit_s)
         self._input = _only_input(self._session, config)
@@ -150,6 +152,10 @@ class OnnxSpace:
             raise EncoderError(f"{self.name} describes an image by the others of its batch")
         if torch.equal(together, together[:1].expand_as(together)):
             raise EncoderError(f"{self.name} describes all images alike")
+
+
+def _runtime() -> str:
+    return version("onnxruntime") if find_spec("onnxruntime") else "not installed"
 
 
 def _read(path: Path, sha256: str) -> bytes:

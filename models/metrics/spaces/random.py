@@ -20,6 +20,7 @@ class RandomConvolutions:
     """The space `randconv-v1`: mean and spread of each channel of four stages, 896 wide."""
 
     name = "randconv-v1"
+    recipe = ""
     names: tuple[str, ...] = ()
 
     def __init__(self, device: torch.device | None = None) -> None:

@@ -4,8 +4,7 @@ An image goes the same way whichever side it comes from: saved as 8 bits, read b
 [0, 1]. A space sees each image alone: neither batch size nor order changes a feature.
 """
 
-import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +13,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from models.metrics.pixels import pixel_digest
+
 BATCH = 32
 _LARGEST = 8.0
+_AT_ONCE = 1024
 _ROUNDING = 1e-6
 
 
@@ -24,6 +26,8 @@ class Space(Protocol):
 
     name: str
     """With the version: `texture-v1`. Numbers of differently named spaces are not comparable."""
+    recipe: str
+    """What else the numbers depend on: the digest of weights, settings; empty for nothing."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -38,33 +42,56 @@ def features(space: Space, images: NDArray[np.uint8]) -> NDArray[np.float64]:
     return describe(space, images)[0]
 
 
-def describe(space: Space, *sets: NDArray[np.uint8]) -> list[NDArray[np.float64]]:
+@dataclass(frozen=True)
+class Catalogue:
+    """The features of distinct images, by the digests of their pixels."""
+
+    digests: tuple[bytes, ...]  # n of them
+    features: NDArray[np.float32]  # (n, D), as spaces give them
+
+
+NOTHING = Catalogue((), np.empty((0, 0), np.float32))
+
+
+def distinct(sets: Iterable[NDArray[np.uint8]]) -> dict[bytes, NDArray[np.uint8]]:
+    """Return each image of some sets once, by the digest of its pixels, in their order."""
+    found: dict[bytes, NDArray[np.uint8]] = {}
+    for images in sets:
+        for image in images:
+            found.setdefault(pixel_digest(image), image)
+    return found
+
+
+def describe(
+    space: Space, *sets: NDArray[np.uint8], known: Catalogue = NOTHING
+) -> list[NDArray[np.float64]]:
     """Return the features of each set, as `features` does.
 
-    Equal images, also of two sets, are described once, and have equal features to the last bit.
+    Equal images, also of two sets, are described once, and have equal features to the last bit;
+    those that are known already are not described again.
     """
-    place: dict[bytes, int] = {}
-    distinct: list[NDArray[np.uint8]] = []
-    rows: list[list[int]] = []
-    for images in sets:
-        rows.append([])
-        for image in images:
-            digest = hashlib.sha256(image.tobytes()).digest()
-            if digest not in place:
-                place[digest] = len(distinct)
-                distinct.append(image)
-            rows[-1].append(place[digest])
-    batches = list(_batches(space, distinct))
-    found = np.concatenate(batches) if batches else np.empty((0, 0))
-    return [found[np.array(row, np.int64)] for row in rows]
+    place = {digest: row for row, digest in enumerate(known.digests)}
+    new = {digest: image for digest, image in distinct(sets).items() if digest not in place}
+    place |= {digest: len(place) + number for number, digest in enumerate(new)}
+    found = known.features
+    if new:
+        more = describe_all(space, list(new.values()))
+        found = np.concatenate([found, more]) if len(found) else more
+    rows = [np.array([place[pixel_digest(one)] for one in images], np.int64) for images in sets]
+    return [found[row].astype(np.float64) for row in rows]
 
 
-def _batches(space: Space, images: Sequence[NDArray[np.uint8]]) -> Iterator[NDArray[np.float64]]:
+def describe_all(space: Space, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+    """Return the features `(n, D)` of `n` images, equal ones too, a batch at a time."""
+    found = np.empty((0, 0), np.float32)
     with torch.inference_mode():
         for first in range(0, len(images), BATCH):
             batch = torch.from_numpy(np.stack(images[first : first + BATCH]))
-            found: NDArray[np.float64] = space(batch[:, None].float() / 255).double().numpy()
-            yield found
+            values = space(batch[:, None].float() / 255).numpy()
+            if not first:
+                found = np.empty((len(images), values.shape[1]), np.float32)
+            found[first : first + BATCH] = values
+    return found
 
 
 @dataclass(frozen=True)
@@ -80,12 +107,21 @@ class Scale:
     factor: NDArray[np.float64]  # (D,), 0 where the sample is constant up to rounding
 
     @classmethod
-    def of(cls, sample: NDArray[np.float64]) -> "Scale":
-        """Learn from `(N, D)`; what says nothing there says nothing anywhere."""
-        mean, spread = sample.mean(0), sample.std(0)
+    def of(cls, *sets: NDArray[np.float64]) -> "Scale":
+        """Learn from sets `(N, D)` together; what says nothing there says nothing anywhere."""
+        count = sum(map(len, sets))
+        mean = sum((one.sum(0) for one in sets), np.zeros(sets[0].shape[1])) / count
+        spread = np.zeros_like(mean)
+        for part in (
+            one[at : at + _AT_ONCE] for one in sets for at in range(0, len(one), _AT_ONCE)
+        ):
+            spread += ((part - mean) ** 2).sum(0)
+        spread = np.sqrt(spread / count)
         is_informative = spread > _ROUNDING * (1 + np.abs(mean))
         return cls(mean, is_informative / np.where(is_informative, spread, 1.0))
 
     def apply(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return `(N, D)` in units of the sample's spread."""
-        return np.clip((features - self.mean) * self.factor, -_LARGEST, _LARGEST)
+        found = features - self.mean
+        found *= self.factor
+        return np.clip(found, -_LARGEST, _LARGEST, out=found)

@@ -27,6 +27,7 @@ class Texture:
     """The space `texture-v1`: 155 features at any size."""
 
     name = "texture-v1"
+    recipe = ""
 
     @property
     def names(self) -> tuple[str, ...]:

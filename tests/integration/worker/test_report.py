@@ -2,18 +2,24 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
+from botocore.exceptions import ClientError
+from sqlalchemy import select
 
-from app import reports, tables
+from app import datasets, reports, tables
 from app.job_states import Status
 from app.parts import Parts
 from models.config import ReportProfile
 from models.data.packing import PackWriter
+from models.run_folder import ImageRecord, ReportSpec
+from worker import features
 from worker.run import Run
-from worker.tasks import report
+from worker.tasks import housekeeping, report
 
 SIDE = 64
 
@@ -46,29 +52,193 @@ def packed(
     return make
 
 
-def test_what_was_found_of_each_image_is_kept(
-    parts: Parts, packed: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def judge(run: Run, *_: object) -> None:
-        (run.folder / "outputs").mkdir()
-        (run.folder / "outputs/report.json").write_text("{}")
-        (run.folder / "outputs/samples.csv").write_text("file,flags\n")
+@dataclass
+class Child:
+    """Stands for the process that measures: it leaves files, and remembers what it was given."""
 
-    monkeypatch.setattr(report, "run_child", judge)
+    leaves: dict[str, bytes] = field(default_factory=dict)
+    given: dict[str, bytes] = field(default_factory=dict)
+    spec: ReportSpec = field(default_factory=ReportSpec)
+    meanwhile: Callable[[], object] = lambda: None
+
+    def __call__(self, run: Run, _kind: object, spec: ReportSpec) -> None:
+        self.spec = spec
+        self.given = {
+            str(path.relative_to(run.folder)): path.read_bytes()
+            for path in run.folder.rglob("*")
+            if path.is_file()
+        }
+        for name, data in {"report.json": b"{}", **self.leaves}.items():
+            path = run.folder / "outputs" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data)
+        self.meanwhile()
+
+
+@pytest.fixture
+def child(monkeypatch: pytest.MonkeyPatch) -> Child:
+    one = Child()
+    monkeypatch.setattr(report, "run_child", one)
+    return one
+
+
+@pytest.fixture
+def measure(parts: Parts, packed: Callable[..., str]) -> Callable[..., str]:
+    """Measure a synthetic dataset beside a real one, the same at each call; return the report."""
+    ids: dict[str, str] = {}
+
+    def run(profile: ReportProfile = ReportProfile.STANDARD) -> str:
+        for kind in ("real", "synthetic"):
+            ids[kind] = ids.get(kind) or packed(kind, 3)
+        with parts.database.transaction() as session:
+            row = reports.create_of_dataset(
+                session,
+                session.get_one(tables.Dataset, ids["real"]),
+                session.get_one(tables.Dataset, ids["synthetic"]),
+                image_size=64,
+                profile=profile,
+                request_id=None,
+            )
+            assert row.job_id is not None
+        report.measure(parts, row.job_id)
+        return row.id
+
+    return run
+
+
+def test_what_was_found_of_each_image_is_kept(
+    parts: Parts, child: Child, measure: Callable[..., str]
+) -> None:
+    child.leaves = {"samples.csv": b"file,flags\n"}
+    report_id = measure()
     with parts.database.transaction() as session:
-        row = reports.create_of_dataset(
-            session,
-            session.get_one(tables.Dataset, packed("real", 3)),
-            session.get_one(tables.Dataset, packed("synthetic", 3)),
-            image_size=64,
-            profile=ReportProfile.STANDARD,
-            request_id=None,
-        )
-        assert row.job_id is not None
-    report.measure(parts, row.job_id)
-    with parts.database.transaction() as session:
-        key = reports.samples_key(session.get_one(tables.Report, row.id))
+        key = reports.samples_key(session.get_one(tables.Report, report_id))
     assert parts.storage.get(key) == b"file,flags\n"
+
+
+def test_images_of_a_synthetic_dataset_are_told_by_numbers(
+    child: Child, measure: Callable[..., str]
+) -> None:
+    measure()
+    assert child.spec.generated_records is not None
+    (line,) = child.given[child.spec.generated_records].splitlines()
+    record = ImageRecord.model_validate_json(line)
+    assert (record.index, record.file_index, record.rows["64"]) == (0, 0, 0)
+    assert record.exported_name == "images/glioma/000000.png"
+    assert b"0.png" not in line  # which the file was called
+
+
+NAME = f"{'a1' * 32}.safetensors"
+
+
+def stored(parts: Parts, report_id: str) -> dict[str, bytes]:
+    """Return what is kept of the images of a report's real dataset."""
+    with parts.database.transaction() as session:
+        row = session.get_one(tables.Report, report_id)
+        prefix = datasets.features_prefix(session.get_one(tables.Dataset, row.real_dataset_id), 64)
+    keys = parts.storage.keys(prefix)
+    return {key.removeprefix(prefix): parts.storage.get(key) for key in keys}
+
+
+def test_features_of_a_dataset_are_kept_for_the_next_report(
+    parts: Parts, child: Child, measure: Callable[..., str]
+) -> None:
+    child.leaves = {f"features/{NAME}": b"x"}
+    report_id = measure()
+    assert stored(parts, report_id) == {NAME: b"x"}
+    assert not any(name.startswith("features/") for name in child.given)
+    measure()  # as two that run at once do, it writes what is there
+    assert stored(parts, report_id) == {NAME: b"x"}
+    child.leaves = {}
+    measure()
+    assert child.given[f"features/{NAME}"] == b"x"
+    measure(ReportProfile.QUICK)
+    assert f"features/{NAME}" not in child.given
+
+
+def test_features_that_are_no_such_files_or_do_not_come_are_done_without(
+    parts: Parts, child: Child, measure: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child.leaves = {f"features/{NAME}": b"x"}
+    report_id = measure()
+    with parts.database.transaction() as session:
+        row = session.get_one(tables.Report, report_id)
+        prefix = datasets.features_prefix(session.get_one(tables.Dataset, row.real_dataset_id), 64)
+    parts.storage.put(f"{prefix}x.safetensors", b"x", "application/octet-stream")
+    child.leaves = {}
+    measure()
+    assert {name for name in child.given if "x.safetensors" in name} == set()
+
+    def vanish(key: str, path: Path) -> None:
+        if key.startswith(prefix):
+            raise ClientError({"Error": {"Code": "404"}}, "GetObject")
+        fetch(key, path)
+
+    fetch = parts.storage.get_file
+    monkeypatch.setattr(parts.storage, "get_file", vanish)
+    report_id = measure()
+    assert f"features/{NAME}" not in child.given
+    with parts.database.transaction() as session:
+        job = session.get_one(tables.Report, report_id).job
+        assert job is not None
+        assert job.status == Status.SUCCEEDED
+
+
+def test_features_that_cannot_be_stored_fail_no_report(
+    parts: Parts, child: Child, measure: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(key: str, path: Path, *_: object) -> None:
+        if "/features/" in key:
+            raise ClientError({"Error": {"Code": "507"}}, "PutObject")
+        put(key, path)
+
+    put = parts.storage.put_file
+    packed_first = measure()  # the packs are stored, and nothing is left yet
+    monkeypatch.setattr(parts.storage, "put_file", refuse)
+    child.leaves = {f"features/{NAME}": b"x"}
+    report_id = measure()
+    with parts.database.transaction() as session:
+        job = session.get_one(tables.Report, report_id).job
+        assert job is not None
+        assert job.status == Status.SUCCEEDED
+    assert stored(parts, packed_first) == {}
+
+
+def test_features_go_with_their_dataset(
+    parts: Parts, child: Child, measure: Callable[..., str], tenant_id: str
+) -> None:
+    def delete() -> None:
+        with parts.database.transaction() as session:
+            for row in session.scalars(select(tables.Dataset)):
+                if row.tenant_id == tenant_id and row.kind == "real":
+                    row.deleted_at = tables.now()
+
+    child.leaves = {f"features/{NAME}": b"x"}
+    first = measure()
+    assert stored(parts, first) == {NAME: b"x"}
+    other = f"{'b2' * 32}.safetensors"
+    child.leaves, child.meanwhile = {f"features/{other}": b"y"}, delete
+    measure()
+    assert stored(parts, first) == {NAME: b"x"}
+    with parts.database.transaction() as session:
+        for row in session.scalars(
+            select(tables.Report).where(tables.Report.tenant_id == tenant_id)
+        ):
+            row.deleted_at = tables.now()
+    housekeeping.purge(parts)
+    assert [key for key in parts.storage.keys(f"tenants/{tenant_id}/") if "/features/" in key] == []
+
+
+def test_features_that_are_old_make_room_for_new_ones(
+    parts: Parts, child: Child, measure: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    child.leaves = {f"features/{NAME}": b"x"}
+    report_id = measure()
+    other = f"{'b2' * 32}.safetensors"
+    child.leaves = {f"features/{other}": b"y"}
+    monkeypatch.setattr(features, "LIFETIME", timedelta(days=-1))
+    measure()
+    assert NAME not in stored(parts, report_id)
 
 
 def test_dataset_is_measured_with_all_its_splits(

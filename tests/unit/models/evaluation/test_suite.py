@@ -1,6 +1,7 @@
 import csv
 import io
 import json
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path

@@ -63,7 +63,7 @@ def checkerboard(images: Pictures) -> Pictures:
 
 
 def standardise(*sets: Features) -> list[Features]:
-    scale = Scale.of(np.concatenate(sets))
+    scale = Scale.of(*sets)
     return [scale.apply(one) for one in sets]
 
 
@@ -187,6 +187,14 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "weights.pth").write_bytes(b"not these")
     with pytest.raises(EncoderError, match="SHA-256"):
         Encoder(tmp_path / "weights.pth")
+
+
+def test_scale_of_sets_is_that_of_all_of_them() -> None:
+    sample = np.random.default_rng(0).normal(5, 3, (3000, 4))
+    one, parts = Scale.of(sample), Scale.of(sample[:10], sample[10:])
+    np.testing.assert_allclose(one.mean, sample.mean(0))
+    np.testing.assert_allclose(one.factor, 1 / sample.std(0))
+    np.testing.assert_allclose(parts.factor, one.factor)
 
 
 def test_scale_centres_and_bounds() -> None:
