@@ -13,6 +13,7 @@ from scipy.linalg import eigh
 Floats = NDArray[np.float64]
 DIMENSIONS = 64
 IMAGES_PER_DIMENSION = 2
+_AT_ONCE = 1024
 
 
 def frechet_distance(x: Floats, y: Floats) -> float:
@@ -48,7 +49,10 @@ def principal_axes(pooled: Floats, dimensions: int = DIMENSIONS) -> Floats:
     Both sides must be among the images: axes of one alone would not show where the other differs.
     """
     width = pooled.shape[1]
-    centred = pooled - pooled.mean(0)
+    mean, scatter = pooled.mean(0), np.zeros((width, width))
+    for start in range(0, len(pooled), _AT_ONCE):
+        centred = pooled[start : start + _AT_ONCE] - mean
+        scatter += centred.T @ centred
     first = max(width - dimensions, 0)
-    _, axes = eigh(centred.T @ centred, subset_by_index=(first, width - 1))
+    _, axes = eigh(scatter, subset_by_index=(first, width - 1))
     return np.asarray(axes[:, ::-1])

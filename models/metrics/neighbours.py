@@ -96,5 +96,9 @@ def nearest(features: Features, others: Features) -> tuple[NDArray[np.int64], Fe
 
 def squared_distances(x: Features, y: Features) -> Features:
     """Return the squared Euclidean distances `(n, m)` of `(n, d)` and `(m, d)`."""
-    squared = (x**2).sum(1)[:, None] + (y**2).sum(1) - 2 * (x @ y.T)
-    return np.asarray(np.maximum(squared, 0.0))
+    squared = np.asarray((x**2).sum(1)[:, None] + (y**2).sum(1))
+    products = x @ y.T
+    products *= 2
+    squared -= products
+    np.maximum(squared, 0.0, out=squared)
+    return squared
