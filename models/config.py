@@ -377,7 +377,11 @@ class IngestConfig(Frozen):
 
 
 class ReportProfile(StrEnum):
-    """How much a report measures."""
+    """How much a report measures.
+
+    What is measured during a training, the profile `live`, is none of them: it compares with the
+    validation split, in a space of its own, and is read in the history of the generator.
+    """
 
     QUICK = "quick"
     """Integrity and gray levels."""

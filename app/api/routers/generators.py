@@ -124,7 +124,10 @@ def delete_generator(
 def get_generator_history(
     generator_id: GeneratorID, caller: GeneratorsReader, session: Session
 ) -> schemas.History:
-    """Return the losses as series."""
+    """Return the losses, and what was measured live against the validation split, as series.
+
+    The latter is the profile `live`: seconds at each snapshot, in place of the minutes of a report.
+    """
     row = resources.get(session, tables.Generator, caller.tenant_id, generator_id)
     return schemas.history(generators.history(session, row.id))
 

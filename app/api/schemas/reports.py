@@ -65,7 +65,13 @@ class NewReport(BaseModel):
         description="Side in pixels at which two datasets are compared; if absent, the largest that"
         " both have images for. A batch has that of its generator.",
     )
-    profile: ReportProfile = ReportProfile.QUICK
+    profile: ReportProfile = Field(
+        ReportProfile.QUICK,
+        description="`quick`: integrity and gray levels, in seconds. `standard`: spectrum,"
+        " fidelity, diversity, copies and disclosure too, in minutes. `deep`: whether labels are"
+        " right and images help a classifier too. `live`, what is measured while a generator"
+        " learns, is no profile of a report: see GET /v1/generators/{generator_id}/history.",
+    )
 
     @model_validator(mode="after")
     def _one_generated_side(self) -> Self:
