@@ -133,19 +133,20 @@ class _Near:
         training = described.training[sides.training]
         reach = neighbours.reach(training, NEIGHBOURS)[:, None]
         real, made = described.holdout[sides.holdout], described.generated[sides.generated]
-        to_real = neighbours.squared_distances(training, real)
-        to_made = neighbours.squared_distances(training, made)
-        to_fault = neighbours.squared_distances(training, described.fault[sides.holdout])
+        fault = described.fault[sides.holdout]
+        reached_real, nearest_real = _reached(training, reach, real)
+        reached_made, nearest_made = _reached(training, reach, made)
+        reached_fault, _ = _reached(training, reach, fault)
         own_real = neighbours.squared_distances(real, real)
         np.fill_diagonal(own_real, np.inf)
         own_made = neighbours.squared_distances(made, made)
         np.fill_diagonal(own_made, np.inf)
         return cls(
-            to_real <= reach,
-            to_made <= reach,
-            to_fault <= reach,
-            to_real.argmin(0),
-            to_made.argmin(0),
+            reached_real,
+            reached_made,
+            reached_fault,
+            nearest_real,
+            nearest_made,
             own_real,
             own_made,
             [
@@ -196,6 +197,14 @@ class _Near:
         """
         known = np.concatenate([self.own_real[np.ix_(one, one)].min(1) for one, _ in self.draws])
         return max(float(np.quantile(known, _DOUBLES_QUANTILE)), _SAME)
+
+
+def _reached(
+    training: Floats, reach: Floats, others: Floats
+) -> tuple[NDArray[np.bool_], NDArray[np.int64]]:
+    """Return which of `(n, D)` reach which of `(m, D)`, and the nearest to each of the latter."""
+    squared = neighbours.squared_distances(training, others)
+    return squared <= reach, squared.argmin(0)
 
 
 def _covered(within: NDArray[np.bool_], columns: Rows) -> float:
