@@ -1,7 +1,7 @@
 """Pages for people: self-contained HTML, no script, everything from outside escaped."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from threading import Lock
 from typing import Any
@@ -10,7 +10,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Undefined
 from PIL import ImageFile
 
 from app.errors import NotInstalledError
-from models.config import SHOWS_PATIENTS
+from models.config import GENERATED_STRIP, REAL_STRIP, shows_generated, shows_patients
+
+_LEFT_OUT = {
+    shows_patients: "the images of patients",
+    shows_generated: "the synthetic ones, since copies of patients among them are not ruled out",
+}
 
 
 def certificate(
@@ -40,24 +45,31 @@ def report(
     about: str,
     real_dataset_id: str,
     measured_at: str,
-    hidden: Sequence[str],
+    left_out: Collection[str],
 ) -> str:
     """Return a report as one page, with its `plots`, PNGs by name, inside.
 
-    `about` names the batch or dataset that it is about; `hidden` says which images were left out.
+    `about` names the batch or dataset that it is about; `left_out` are the names of other plots,
+    which this reader may not see.
     """
     inlined = {name: base64.b64encode(data).decode() for name, data in plots.items()}
     page = _environment().get_template("report.html")
     return page.render(
         document,
         plots=inlined,
+        strips=document.get("strips") if any(map(_is_strip, plots)) else None,
         report_id=report_id,
         about=about,
         real_dataset_id=real_dataset_id,
         measured_at=measured_at,
-        hidden=hidden,
-        shows_patients=SHOWS_PATIENTS in plots,
+        left_out=left_out,
+        hidden=[text for shows, text in _LEFT_OUT.items() if any(map(shows, left_out))],
+        shows_patients=any(map(shows_patients, plots)),
     )
+
+
+def _is_strip(plot: str) -> bool:
+    return plot.startswith((REAL_STRIP, GENERATED_STRIP))
 
 
 def comparison(

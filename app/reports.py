@@ -13,7 +13,7 @@ from app.jobs import Claim
 from app.resources import require_ready, start_job
 from app.storage import resource_prefix
 from app.tables import Dataset, DatasetImage, Generator, Report, SampleBatch
-from models.config import SHOWS_GENERATED, SHOWS_PATIENTS, TRAINING_CONFIG, ReportProfile
+from models.config import TRAINING_CONFIG, ReportProfile, shows_generated, shows_patients
 
 UNKNOWN_GENERATOR = (
     "Nothing is known about how these images were made: what needs the generator itself, such as"
@@ -219,7 +219,7 @@ def document(row: Report) -> dict[str, object]:
 def shown_plots(row: Report, *, with_patients: bool) -> dict[str, str]:
     """Return the keys of the plots that a reader may see, by name.
 
-    Without patients that which shows them is left out, and so are the generated images unless none
+    Without patients those that show them are left out, and so are the generated images unless none
     of them is suspected to be a copy.
     """
     if with_patients:
@@ -227,8 +227,11 @@ def shown_plots(row: Report, *, with_patients: bool) -> dict[str, str]:
     verdicts = document(row).get("verdicts", {})
     assert isinstance(verdicts, dict), "as it was sealed"
     is_clear = verdicts.get("copies", {}).get("verdict") == "green"
-    hidden = {SHOWS_PATIENTS} if is_clear else {SHOWS_PATIENTS, SHOWS_GENERATED}
-    return {name: key for name, key in row.plots.items() if name not in hidden}
+    return {
+        name: key
+        for name, key in row.plots.items()
+        if not shows_patients(name) and (is_clear or not shows_generated(name))
+    }
 
 
 def plot_key(row: Report, name: str) -> str:

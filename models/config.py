@@ -391,8 +391,19 @@ class ReportProfile(StrEnum):
     """Whether labels are right and images help a classifier as well."""
 
 
-SHOWS_PATIENTS, SHOWS_GENERATED = "closest", "generated"
-"""The plots of a report that have images of patients and of the batch in them."""
+CLOSEST, GENERATED = "closest", "generated"
+REAL_STRIP, GENERATED_STRIP = "real-", "synthetic-"
+"""What plots of a few images of one label begin with; the label's number follows."""
+
+
+def shows_patients(plot: str) -> bool:
+    """Tell whether a report's plot of this name has images of patients in it."""
+    return plot == CLOSEST or plot.startswith(REAL_STRIP)
+
+
+def shows_generated(plot: str) -> bool:
+    """Tell whether a report's plot of this name has generated images, and no others, in it."""
+    return plot == GENERATED or plot.startswith(GENERATED_STRIP)
 
 
 class ReportConfig(Frozen):

@@ -8,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from models.evaluation.intensity import LEVELS, SPACES, Comparison, Space, cut
 from models.evaluation.report import Metric
@@ -19,6 +21,7 @@ EXCESS_SHOWN = (-1.0, 2.0)
 _OFF_SCALE = {"kernel_distance", "frechet_distance", "high_frequency_db"}
 LEAST_SHOWN_DB, DIVERGING = 3.0, "PuOr_r"
 """The colours reach at least so far; purple and orange differ to the colour-blind too."""
+STRIP_GAP_PX, WHITE = 2, 255
 ROW_INCHES, WIDTH_INCHES, DPI = 2.6, 11.0, 100
 
 
@@ -185,6 +188,21 @@ def _draw_rings(axes: Axes, spectra: Spectra) -> None:
     axes.set_ylabel("mean power, dB", fontsize=8)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
+
+
+def write_strip(path: Path, images: NDArray[np.uint8], what: str) -> None:
+    """Write images `(n, S, S)` side by side as they are, `what` in the file's description.
+
+    Without an image nothing is written.
+    """
+    if not len(images):
+        return
+    gap = np.full((images.shape[1], STRIP_GAP_PX), WHITE, np.uint8)
+    row = [part for image in images for part in (gap, image)][1:]
+    information = PngInfo()
+    information.add_text("Software", "gliaforge")
+    information.add_text("Description", what)
+    Image.fromarray(np.hstack(row)).save(path, pnginfo=information)
 
 
 def draw_rows(path: Path, rows: Sequence[tuple[str, NDArray[np.uint8]]], title: str) -> None:

@@ -143,6 +143,11 @@ class ReportDocument(Frozen):
     config: ReportConfig
     thresholds: Thresholds
     spaces: list[str] = Field(description="Feature spaces that images were compared in.")
+    strips: list[str] = Field(
+        default=[],
+        description="Labels of which a few real and generated images are shown: those of the first"
+        " are the plots `real-0` and `synthetic-0`, as far as there are any.",
+    )
     counts: Counts
     image_size_px: int
     dataset_digest: str

@@ -60,8 +60,19 @@ LEFT_OUT = "The operator's encoder {name} was left out: {why}."
 NO_CACHE = FeatureCache()
 SHOWN = 10
 """Images of each row of a figure."""
+STRIP_IMAGES, MOST_STRIPS = 5, 8
 _PART = 4096
 IDENTITY_PARTS = 5
+
+
+@dataclass(frozen=True)
+class Strip:
+    """A few real and generated images of one label, at random."""
+
+    label: str
+    real: NDArray[np.uint8]
+    """Of the holdout, which are patients'; there may be none, as of the others."""
+    generated: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,7 @@ class Findings:
     explanations: list[Explanation] = field(default_factory=list)
     spectra: spectrum.Spectra | None = None
     """Where images could be compared."""
+    strips: list[Strip] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -187,6 +199,7 @@ def measure(
         judged,
         explanations,
         spectra,
+        _strips(holdout, generated, terms),
     )
 
 
@@ -200,7 +213,15 @@ def _nothing(lacks: str, sides: tuple[Side, Side, Side], terms: Terms) -> Findin
     verdict = Verdict(verdict=Light.GREY, reason=f"not enough data: {lacks}")
     is_deep = terms.config.profile is ReportProfile.DEEP
     axes = (*_MEASURED, *((Axis.LABELS, Axis.UTILITY) if is_deep else ()))
-    return Findings(dict.fromkeys(axes, verdict), [], [], [], _some(generated, terms), [])
+    return Findings(
+        dict.fromkeys(axes, verdict),
+        [],
+        [],
+        [],
+        _some(generated, terms),
+        [],
+        strips=_strips(holdout, generated, terms),
+    )
 
 
 def thin(rows: Rows, most: int, seed: int) -> Rows:
@@ -243,6 +264,21 @@ def _some(side: Side, terms: Terms) -> list[tuple[str, NDArray[np.uint8]]]:
     return [
         (name, side.images[row[:SHOWN]]) for name, row in zip(names, rows, strict=True) if len(row)
     ]
+
+
+def _strips(holdout: Side, generated: Side, terms: Terms) -> list[Strip]:
+    """Return a few images, one of a group, of the first labels of which there are any."""
+    random, found = np.random.default_rng([terms.seed, 9]), []
+    for number, name in enumerate(terms.names):
+        images = []
+        for side in (holdout, generated):
+            rows = random.permutation(np.flatnonzero(side.labels == number))
+            _, first = np.unique(side.groups[rows], return_index=True)
+            images.append(side.images[rows[np.sort(first)[:STRIP_IMAGES]]])
+        real, made = images
+        if len(real) or len(made):
+            found.append(Strip(name, real, made))
+    return found[:MOST_STRIPS]
 
 
 def _beside(training: Images, made: NDArray[np.uint8]) -> list[tuple[str, NDArray[np.uint8]]]:

@@ -9,10 +9,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from pydantic import JsonValue
 
-from models.config import POOLED_LABEL, SHOWS_GENERATED, SHOWS_PATIENTS, ReportProfile
+from models.config import (
+    CLOSEST,
+    GENERATED,
+    GENERATED_STRIP,
+    POOLED_LABEL,
+    REAL_STRIP,
+    ReportProfile,
+)
 from models.data.packing import HOLDOUT, TRAIN, open_pack
 from models.evaluation import integrity, reading
-from models.evaluation.figures import draw_excess, draw_intensity, draw_rows, draw_spectrum
+from models.evaluation.figures import (
+    draw_excess,
+    draw_intensity,
+    draw_rows,
+    draw_spectrum,
+    write_strip,
+)
 from models.evaluation.halves import Terms
 from models.evaluation.intensity import (
     CONTROL_GAMMA,
@@ -142,6 +155,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         config=spec.config,
         thresholds=THRESHOLDS,
         spaces=found.spaces if found else [],
+        strips=[one.label for one in found.strips] if found else [],
         counts=_counts(training, holdout, generated, pixels),
         image_size_px=pack.side_px,
         dataset_digest=pack.digest,
@@ -194,8 +208,11 @@ def _look_closer(
     plots = outputs / "plots"
     if found.spectra is not None:
         draw_spectrum(plots / "spectrum.png", found.spectra)
-    draw_rows(plots / f"{SHOWS_GENERATED}.png", found.generated, GENERATED_TITLE)
-    draw_rows(plots / f"{SHOWS_PATIENTS}.png", found.closest, CLOSEST_TITLE)
+    draw_rows(plots / f"{GENERATED}.png", found.generated, GENERATED_TITLE)
+    draw_rows(plots / f"{CLOSEST}.png", found.closest, CLOSEST_TITLE)
+    for number, strip in enumerate(found.strips):
+        write_strip(plots / f"{REAL_STRIP}{number}.png", strip.real, "real, holdout")
+        write_strip(plots / f"{GENERATED_STRIP}{number}.png", strip.generated, "SYNTHETIC")
     return found
 
 

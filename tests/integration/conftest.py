@@ -527,6 +527,7 @@ MEASURED: dict[str, object] = {
     },
     "image_size_px": 64,
     "dataset_digest": "0" * 64,
+    "strips": ["glioma"],
     "software": {"numpy": "2"},
 }
 
@@ -577,7 +578,7 @@ def _report(parts: Parts, tenant_id: str, dataset_id: str, batch_id: str) -> tup
     with parts.database.transaction() as session:
         claimed = jobs.claim(session, row.job_id, owner="test", lease_s=60)
         assert claimed is not None
-        plots = dict.fromkeys(("closest", "generated", "intensity"), key)
+        plots = dict.fromkeys(("closest", "generated", "intensity", "real-0", "synthetic-0"), key)
         reports.seal(session, claimed, MEASURED, plots, samples_key)
         jobs.finish(session, claimed, Status.SUCCEEDED)
     return row.id, row.job_id

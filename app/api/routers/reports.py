@@ -25,16 +25,11 @@ from app.errors import (
     TooManyJobsError,
 )
 from app.parts import Parts
-from models.config import SHOWS_GENERATED, SHOWS_PATIENTS
 
 router = APIRouter(prefix="/v1", tags=["reports"], route_class=IdempotentRoute)
 _PDF = {"application/pdf": {"schema": {"type": "string", "format": "binary"}}}
 _PNG = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 
-_HIDDEN = {
-    SHOWS_PATIENTS: "the images of patients",
-    SHOWS_GENERATED: "the synthetic ones, since copies of patients among them are not ruled out",
-}
 RedactReals = Annotated[
     bool,
     Query(
@@ -159,7 +154,7 @@ def _page(report_id: str, caller: Principal, parts: Parts, *, redact_reals: bool
         document = reports.document(row)
         with_patients = caller.may(Scope.DATASETS_READ) and not redact_reals
         keys = reports.shown_plots(row, with_patients=with_patients)
-        hidden = [text for name, text in _HIDDEN.items() if name in row.plots and name not in keys]
+        left_out = row.plots.keys() - keys.keys()
         about = row.sample_batch_id or row.synthetic_dataset_id
         assert about is not None, "a report is about one of the two"
         real_dataset_id = row.real_dataset_id
@@ -174,7 +169,7 @@ def _page(report_id: str, caller: Principal, parts: Parts, *, redact_reals: bool
         about=about,
         real_dataset_id=real_dataset_id,
         measured_at=measured_at,
-        hidden=hidden,
+        left_out=left_out,
     )
 
 
@@ -197,8 +192,8 @@ def get_report_plot(
 ) -> Response:
     """Return a plot; `intensity` is the overlay of real and generated distributions.
 
-    `closest` shows images of patients, and `generated` may while copies are suspected: these need
-    the scope `datasets:read` too.
+    `closest` and `real-<number>` show images of patients, and `generated` and `synthetic-<number>`
+    may while copies are suspected: these need the scope `datasets:read` too.
     """
     row = resources.get(session, tables.Report, caller.tenant_id, report_id)
     key = reports.plot_key(row, name)

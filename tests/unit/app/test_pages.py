@@ -150,15 +150,19 @@ def measured() -> dict[str, Any]:
     return shown
 
 
-def report_page(measured: dict[str, Any], *, shows_patients: bool = False) -> str:
+def report_page(
+    measured: dict[str, Any],
+    *plots: str,
+    left_out: tuple[str, ...] = ("closest",),
+) -> str:
     return pages.report(
         measured,
-        {"closest" if shows_patients else "generated": b"png"},
+        dict.fromkeys(plots or ("generated",), b"png"),
         report_id="rpt_1",
         about="smp_1",
         real_dataset_id="ds_1",
         measured_at="2026-11-26 10:00 UTC",
-        hidden=[] if shows_patients else ["the images of patients"],
+        left_out=left_out,
     )
 
 
@@ -176,7 +180,34 @@ def test_report_is_one_page_without_a_script(measured: dict[str, Any]) -> None:
 
 def test_report_says_that_it_shows_patients(measured: dict[str, Any]) -> None:
     assert "shows images of patients" not in report_page(measured)
-    assert "images of patients" in report_page(measured, shows_patients=True)
+    for plot in ("closest", "real-0"):
+        assert "shows images of patients" in report_page(measured, plot, left_out=())
+
+
+def test_real_slices_stand_beside_synthetic_ones(measured: dict[str, Any]) -> None:
+    measured["strips"] = [HOSTILE, "glioma"]
+    plots = ("generated", "real-0", "synthetic-0", "synthetic-1")
+    html = report_page(measured, *plots, left_out=())
+    assert html.count("<img") == html.count("<img alt=") == 4
+    assert "<script" not in html
+    assert 'alt="Synthetic slices, label glioma, chosen at random."' in html
+    first, second = html.split('<div class="strip">')[1:]
+    assert first.index("real (holdout)") < first.index("<figcaption>synthetic")
+    assert "There is none." not in first
+    assert "There is none." in second  # of a label of which nothing is unseen
+    assert html.index('class="strip"') < html.index("Verdict of each axis")
+
+
+def test_page_without_real_slices_says_that_they_are_left_out(measured: dict[str, Any]) -> None:
+    measured["strips"] = ["glioma"]
+    html = report_page(measured, "synthetic-0", left_out=("closest", "real-0"))
+    (strip,) = html.split('<div class="strip">')[1:]
+    assert "<p>Left out of this page.</p>\n<figcaption>real (holdout)" in strip
+    assert strip.count("Left out of this page.") == 1
+    assert "Left out of this page: the images of patients.</p>" in html
+    both = report_page(measured, "intensity", left_out=("real-0", "synthetic-0"))
+    assert "the images of patients and the synthetic ones, since copies" in both
+    assert '<div class="strip">' not in both  # of which nothing would be seen
 
 
 def test_report_says_what_gives_the_images_away(measured: dict[str, Any]) -> None:

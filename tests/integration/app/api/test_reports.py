@@ -44,7 +44,7 @@ def judge_copies(parts: Parts, report_id: str, verdict: str) -> None:
 
 def test_who_may_read_datasets_sees_all(page: Callable[..., str]) -> None:
     text = page(Scope.REPORTS_READ, Scope.DATASETS_READ)
-    assert text.count("<img") == 3
+    assert text.count("<img") == 5
     assert PATIENTS in text
 
 
@@ -70,13 +70,13 @@ def test_generated_images_are_shown_where_copies_are_green(
 ) -> None:
     judge_copies(parts, report_id, "green")
     text = page(Scope.REPORTS_READ)
-    assert text.count("<img") == 2
+    assert text.count("<img") == 3
     assert GENERATED in text
     judge_copies(parts, report_id, "red")
     assert GENERATED not in page(Scope.REPORTS_READ)
 
 
-@pytest.mark.parametrize("name", ["closest", "generated"])
+@pytest.mark.parametrize("name", ["closest", "generated", "real-0", "synthetic-0"])
 def test_plot_that_may_show_patients_needs_the_scope_of_datasets(
     client: Client, new_key: Callable[..., str], tenant_id: str, report_id: str, name: str
 ) -> None:

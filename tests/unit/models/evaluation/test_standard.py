@@ -384,6 +384,24 @@ def test_each_image_is_judged(heads: Heads, judge: Callable[..., Findings]) -> N
     assert np.isnan(judged.correlation).sum() > 80
 
 
+def test_strips_show_one_image_of_a_patient(heads: Heads) -> None:
+    few = heads[1].take(np.flatnonzero(heads[1].labels != 2)[:9])  # of three patients
+    made = heads[2].take(np.flatnonzero(heads[2].labels != 1))
+    terms = Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0)
+    strips = standard._strips(few, made, terms)
+    assert [one.label for one in strips] == list(CLASSES)
+    groups = [
+        {int(few.groups[(few.images == image).all((1, 2))][0]) for image in one.real}
+        for one in strips
+    ]
+    assert [len(one.real) for one in strips] == [len(one) for one in groups] == [2, 1, 0]
+    assert [len(one.generated) for one in strips] == [
+        standard.STRIP_IMAGES,
+        0,
+        standard.STRIP_IMAGES,
+    ]
+
+
 def write_encoder(folder: Path, name: str, digest: str | None = None) -> Path:
     """Write an encoder that knows the mean of each quarter of an image."""
     quarter = SIDE_PX // 2

@@ -125,7 +125,46 @@ def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.Monk
         m.id for m in document.metrics
     }
     plots = {path.stem for path in (tmp_path / "outputs/plots").iterdir()}
-    assert plots == {"closest", "generated", "intensity", "metrics", "spectrum"}
+    strips = {"real-0", "real-1", "synthetic-0", "synthetic-1"}
+    assert plots == {"closest", "generated", "intensity", "metrics", "spectrum"} | strips
+    assert document.strips == ["a", "b"]
+    with Image.open(tmp_path / "outputs/plots/real-1.png") as strip:
+        assert strip.size == (5 * SIDE + 4 * 2, SIDE)
+        assert strip.text["Description"] == "real, holdout"  # type: ignore[attr-defined]  # of a PNG
+        first = np.asarray(strip)[:, :SIDE]
+    # The holdout are every third image; labels change every three.
+    assert (first == pictures(240, 0)[5::6]).all((1, 2)).sum() == 1
+
+
+def test_features_of_an_earlier_report_change_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    monkeypatch.setattr(identity, "STEPS", 5)
+    monkeypatch.setattr(explaining, "DRAWS", 2)
+    monkeypatch.setattr(explaining, "FAULT_DRAWS", 1)
+    config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD, "draws": 20})
+    spec = SPEC.model_copy(update={"config": config})
+    found = []
+    for name in ("cold", "warm", "spoilt"):
+        run_dir = tmp_path / name
+        run_dir.mkdir()
+        write_pack(run_dir, pictures(90, 0))
+        write_generated(run_dir, np.concatenate([pictures(20, 1), pictures(90, 0)[:1]]))
+        if name != "cold":
+            shutil.copytree(tmp_path / "cold/outputs/features", run_dir / "features")
+        if name == "spoilt":
+            for path in (run_dir / "features").iterdir():
+                path.write_bytes(path.read_bytes()[:-1])
+        report(run_dir, spec, Silent())
+        outputs = run_dir / "outputs"
+        added = {path.name for path in outputs.glob("features/*")}
+        found.append(((outputs / "report.json").read_bytes(), samples(run_dir), added))
+    cold, warm, spoilt = found
+    # Two spaces, the space of copies, and what it says of the images.
+    assert len(cold[2]) == 4
+    assert warm == (*cold[:2], set())
+    assert spoilt == cold
 
 
 def test_every_step_of_a_standard_report_is_told(
