@@ -99,13 +99,15 @@ def _distance(
         (described.fault, sides.holdout, [real for real, _ in sides.draws]),
     )
     within = kernel.kernel(training, training)
-    found = []
-    for features, rows, chosen in parts:
+
+    def distances(features: Floats, rows: Rows, chosen: list[Rows]) -> Floats:
         own = features[rows]
         grams = kernel.Grams(within, kernel.kernel(own, own), kernel.kernel(training, own))
         indicators = np.stack([np.isin(rows, one) for one in chosen]).astype(np.float64)
-        found.append(kernel.weighted_distances(grams, weights, indicators))
-    made, real, fault = found
+        return kernel.weighted_distances(grams, weights, indicators)
+
+    # A function, so that the matrices of one are gone before those of the next are there.
+    made, real, fault = (distances(*part) for part in parts)
     judged = by_floor(
         made, real, thresholds.distance_green, thresholds.distance_amber, "kernel distance"
     )

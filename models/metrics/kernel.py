@@ -51,7 +51,7 @@ def weighted_distances(found: Grams, x_weights: Weights, y_weights: Weights) -> 
     distribution, so pairs of an image with itself are left out. Counting them puts the estimate
     68 % too high and the interval wholly beside the truth.
     """
-    across = np.einsum("bn,nm,bm->b", x_weights, found.xy, y_weights, optimize=True)
+    across = ((x_weights @ found.xy) * y_weights).sum(1)
     across /= x_weights.sum(1) * y_weights.sum(1)
     within = _within(found.xx, x_weights) + _within(found.yy, y_weights)
     return np.asarray(within - 2 * across)

@@ -146,25 +146,21 @@ def test_features_of_an_earlier_report_change_nothing(
     config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD, "draws": 20})
     spec = SPEC.model_copy(update={"config": config})
     found = []
-    for name in ("cold", "warm", "spoilt"):
+    for name in ("cold", "warm"):
         run_dir = tmp_path / name
         run_dir.mkdir()
         write_pack(run_dir, pictures(90, 0))
         write_generated(run_dir, np.concatenate([pictures(20, 1), pictures(90, 0)[:1]]))
-        if name != "cold":
+        if name == "warm":
             shutil.copytree(tmp_path / "cold/outputs/features", run_dir / "features")
-        if name == "spoilt":
-            for path in (run_dir / "features").iterdir():
-                path.write_bytes(path.read_bytes()[:-1])
         report(run_dir, spec, Silent())
         outputs = run_dir / "outputs"
         added = {path.name for path in outputs.glob("features/*")}
         found.append(((outputs / "report.json").read_bytes(), samples(run_dir), added))
-    cold, warm, spoilt = found
+    cold, warm = found
     # Two spaces, the space of copies, and what it says of the images.
     assert len(cold[2]) == 4
     assert warm == (*cold[:2], set())
-    assert spoilt == cold
 
 
 def test_every_step_of_a_standard_report_is_told(
