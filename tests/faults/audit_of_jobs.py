@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from sqlalchemy import func, select
 
-from app import job_states
+from app import datasets, job_states
 from app.job_states import Status
 from app.parts import Parts, make_parts
 from app.settings import settings
@@ -72,11 +72,14 @@ def require_no_orphan_object(parts: Parts) -> None:
         columns = (Dataset.sixteen_bit_key, Report.samples_key, Export.archive_key)
         known |= {key for one in columns for key in session.scalars(select(one)) if key}
         prefixes = set(session.scalars(select(Checkpoint.prefix)))
+        features = tuple(f"{datasets.prefix(d)}features/" for d in session.scalars(select(Dataset)))
     known |= {f"{prefix}{name}" for prefix in prefixes for name in CHECKPOINT_FILES}
     storage = parts.storage
     stored = set(storage.keys("tenants/"))
     # Beside a checkpoint its archive is kept, once somebody has asked for the generator's export.
     stored = {key for key in stored if not (_folder(key) in prefixes and key.endswith(".zip"))}
+    # No row tells what reports keep beside a dataset: it goes with the dataset.
+    stored = {key for key in stored if not key.startswith(features)}
     assert stored == known, sorted(stored ^ known)[:20]
     assert list(storage.keys("incoming/")) == []
     uploads = storage.client.list_multipart_uploads(Bucket=storage.bucket)

@@ -14,6 +14,7 @@ from scipy.ndimage import rotate
 from models.config import EncoderConfig, ReportConfig, ReportProfile
 from models.data.phantom import CLASSES, draw_patient, load_head
 from models.evaluation import explaining, standard
+from models.evaluation.feature_cache import FeatureCache
 from models.evaluation.halves import Side, Terms
 from models.evaluation.images import DOUBLE, EXACT_COPY, LOW_REALISM, NEAR_COPY
 from models.evaluation.integrity import RealPixels
@@ -65,7 +66,7 @@ def draw_heads(seed: int) -> Heads:
 def learnt(heads: Heads) -> Identity:
     """Return the space of copies of the training images, from less training than it gets."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(identity, "STEPS", 200)
+        patch.setattr(identity, "STEPS", 100)
         return Identity.train(heads[0].images, 0)
 
 
@@ -79,8 +80,17 @@ def learn_once(
         monkeypatch.setattr(standard, "_identity", lambda _training, _seed, _tell: learnt)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> FeatureCache:
+    """Describe the real images once; that this changes no number is tested elsewhere."""
+    folder = tmp_path_factory.mktemp("features")
+    return FeatureCache(folder, folder)
+
+
 @pytest.fixture
-def judge(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findings]:
+def judge(
+    heads: Heads, cache: FeatureCache, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Findings]:
     """Measure some generated images, by default with the labels of the perfect ones."""
     monkeypatch.setattr(encoder, "find", lambda: None)
 
@@ -88,7 +98,8 @@ def judge(heads: Heads, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Findin
         labels = heads[2].labels[: len(images)] if labels is None else labels
         generated = Side(images, labels, np.arange(len(images)))
         sides = (heads[0], heads[1], generated)
-        return standard.measure(sides, Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0), Told())
+        terms = Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0)
+        return standard.measure(sides, terms, Told(), cache=cache)
 
     return measure
 
