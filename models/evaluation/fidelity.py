@@ -89,7 +89,7 @@ def _distance(
     random: np.random.Generator,
 ) -> Metric:
     """Resample the training images by groups, the same for all; the others by the draws."""
-    training = described.training[sides.training]
+    training = _taken(described.training, sides.training)
     weights = kernel.group_weights(
         described.training_groups[sides.training], len(sides.draws), random
     )
@@ -98,15 +98,15 @@ def _distance(
         (described.holdout, sides.holdout, [real for real, _ in sides.draws]),
         (described.fault, sides.holdout, [real for real, _ in sides.draws]),
     )
-    within = kernel.kernel(training, training)
+    # One matrix at a time: each of 4,000 images a side is 128 MB.
+    of_training = kernel.within(kernel.kernel(training, training), weights)
 
     def distances(features: Floats, rows: Rows, chosen: list[Rows]) -> Floats:
-        own = features[rows]
-        grams = kernel.Grams(within, kernel.kernel(own, own), kernel.kernel(training, own))
+        own = _taken(features, rows)
         indicators = np.stack([np.isin(rows, one) for one in chosen]).astype(np.float64)
-        return kernel.weighted_distances(grams, weights, indicators)
+        inside = of_training + kernel.within(kernel.kernel(own, own), indicators)
+        return inside - 2 * kernel.across(kernel.kernel(training, own), weights, indicators)
 
-    # A function, so that the matrices of one are gone before those of the next are there.
     made, real, fault = (distances(*part) for part in parts)
     judged = by_floor(
         made, real, thresholds.distance_green, thresholds.distance_amber, "kernel distance"
@@ -132,10 +132,11 @@ class _Near:
 
     @classmethod
     def of(cls, described: Described, sides: Sides) -> "_Near":
-        training = described.training[sides.training]
+        training = _taken(described.training, sides.training)
         reach = neighbours.reach(training, NEIGHBOURS)[:, None]
-        real, made = described.holdout[sides.holdout], described.generated[sides.generated]
-        fault = described.fault[sides.holdout]
+        real = _taken(described.holdout, sides.holdout)
+        made = _taken(described.generated, sides.generated)
+        fault = _taken(described.fault, sides.holdout)
         reached_real, nearest_real = _reached(training, reach, real)
         reached_made, nearest_made = _reached(training, reach, made)
         reached_fault, _ = _reached(training, reach, fault)
@@ -199,6 +200,11 @@ class _Near:
         """
         known = np.concatenate([self.own_real[np.ix_(one, one)].min(1) for one, _ in self.draws])
         return max(float(np.quantile(known, _DOUBLES_QUANTILE)), _SAME)
+
+
+def _taken(features: Floats, rows: Rows) -> Floats:
+    """Return some of the features, whose rows are in order; all of them without a copy."""
+    return features if len(rows) == len(features) else features[rows]
 
 
 def _reached(

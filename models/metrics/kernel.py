@@ -51,14 +51,18 @@ def weighted_distances(found: Grams, x_weights: Weights, y_weights: Weights) -> 
     distribution, so pairs of an image with itself are left out. Counting them puts the estimate
     68 % too high and the interval wholly beside the truth.
     """
-    across = ((x_weights @ found.xy) * y_weights).sum(1)
-    across /= x_weights.sum(1) * y_weights.sum(1)
-    within = _within(found.xx, x_weights) + _within(found.yy, y_weights)
-    return np.asarray(within - 2 * across)
+    inside = within(found.xx, x_weights) + within(found.yy, y_weights)
+    return np.asarray(inside - 2 * across(found.xy, x_weights, y_weights))
 
 
-def _within(gram: Features, weights: Weights) -> Features:
-    """Return the weighted mean of the kernel over pairs of different images."""
+def across(gram: Features, x_weights: Weights, y_weights: Weights) -> Features:
+    """Return the weighted mean of the kernel over pairs of two sides, `(draws,)`."""
+    total = ((x_weights @ gram) * y_weights).sum(1)
+    return np.asarray(total / (x_weights.sum(1) * y_weights.sum(1)))
+
+
+def within(gram: Features, weights: Weights) -> Features:
+    """Return the weighted mean of the kernel over pairs of different images, `(draws,)`."""
     squares = weights**2
     total = ((weights @ gram) * weights).sum(1) - squares @ np.diag(gram)
     pairs = weights.sum(1) ** 2 - squares.sum(1)
