@@ -1,8 +1,8 @@
 """Measure what is drawn while it is being learnt, against images that nobody learns from.
 
 This is the profile `live`, the quickest of four: it belongs to a training and no report asks for it
-(`models.config.ReportProfile`). What it takes is bounded, since few images are drawn: see
-`docs/benchmarks.md`.
+(`models.config.ReportProfile`). It draws so few images that one measurement is meant to take at
+most 10 s; at 128 px it took 4 s of a loaded machine (`docs/benchmarks.md`).
 
 All of it is in the space `randconv-v1`, in which checkpoints are chosen and reports are not made.
 """
