@@ -26,7 +26,7 @@ TINY = {
     "generator_channels": 16,
     "discriminator_channels": 8,
 }
-LONG = TINY | {"total_images": 3200, "snapshot_images": 320}
+LONG = TINY | {"total_images": 2000, "snapshot_images": 200}
 OVERRIDES = {
     "GLIAFORGE_LEASE_S": "4",
     "GLIAFORGE_LEASE_RENEWAL_S": "1",

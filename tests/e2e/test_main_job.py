@@ -173,7 +173,8 @@ def test_standard_report_has_the_other_axes_too(
     path = f"/v1/reports/{standard_report['id']}/html"
     page = api.get(path)
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert page.text.count("<img") == 5
+    # Five plots, and strips of real and of synthetic slices for each of two labels.
+    assert page.text.count("<img") == 9
     assert "shows images of patients" in page.text
     redacted = api.get(path, params={"redact_reals": True})
     # What may be a copy is left out too, unless the search for copies found none.

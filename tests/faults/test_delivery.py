@@ -11,6 +11,7 @@ House = Any
 """tests/faults/conftest.py"""
 
 
+@pytest.mark.slow
 def test_message_that_comes_five_times_is_one_attempt(house: House, dataset: str) -> None:
     with house.extra_worker("second", "gpu.train"):
         paths = [house.train(dataset) for _ in range(2)]

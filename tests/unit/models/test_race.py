@@ -211,6 +211,7 @@ def test_a_race_that_was_interrupted_ends_as_if_it_were_not(
     assert told == [event["message"] for event in whole.of("message")]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("contented")
 def test_the_kept_networks_of_a_race_leave_with_it(
     run_dir: Path, recorder: "type[Recorder]"
