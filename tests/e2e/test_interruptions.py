@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from app.laptop import Running
 from app.storage import Storage
@@ -74,6 +75,7 @@ def test_killed_worker_is_replaced_and_the_weights_are_the_same(
     assert histories[0] == histories[1]
 
 
+@pytest.mark.slow
 def test_terminated_worker_gives_its_job_back(
     service: Running,
     api: httpx.Client,

@@ -17,6 +17,7 @@ def _limit_trainer(house: House, path: str, limit: Callable[[psutil.Process], ob
     limit(trainer)
 
 
+@pytest.mark.slow
 def test_disk_without_room_for_a_checkpoint(house: House, dataset: str) -> None:
     """The kernel refuses to let a file grow, as it does when the disk or a quota is full."""
     path = house.train(dataset, long=True)
