@@ -35,7 +35,7 @@ RUN packages=$(echo /opt/gliaforge/lib/python3.*/site-packages) \
 
 FROM build-api AS build-worker
 ARG TORCH_INDEX=""
-# What torch asks for is pinned too, and is not the index's to answer.
+# What torch's CPU build asks for is pinned too, and is not the index's to answer.
 RUN --mount=type=cache,target=/root/.cache/pip \
     if [ -n "$TORCH_INDEX" ]; then \
       pip --python /opt/gliaforge/bin/python install -c constraints.txt --no-deps \

@@ -9,7 +9,8 @@ cd "$(dirname "$(realpath "$0")")/.."
 umask 077
 compose() { "${DOCKER:-docker}" compose "$@"; }
 fail() { echo "backup: $*" >&2; exit 1; }
-in_api() { compose run --rm --no-deps -T api python -I -c "$(cat deploy/bucket.py)" "$@"; }
+# In the container that runs: the engine would write what a new one prints, patients, to its log.
+in_api() { compose exec -T api python -I -c "$(cat deploy/bucket.py)" "$@"; }
 query() { compose exec -T postgres psql --username=gliaforge --dbname=gliaforge -XAtc "$1" </dev/null; }
 
 [ ! -e "$target" ] || fail "$target exists, and is kept"

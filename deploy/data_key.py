@@ -7,6 +7,7 @@ it. Scrypt (RFC 7914) makes a key of the passphrase, AES-256-GCM seals with it.
 
 import json
 import os
+import re
 import sys
 from base64 import b64decode, b64encode
 
@@ -22,14 +23,19 @@ SALT_BYTES, NONCE_BYTES, KEY_BYTES = 16, 12, 32
 COST, BLOCKS, LANES = 1 << 17, 8, 1
 """128 MiB and half a second for each guess."""
 SHORTEST = 12
+_KEY = re.compile(r"[A-Za-z0-9+/=_.-]+")
+"""What stands in .env as it is, without quotes."""
 
 
 def seal(passphrase: str, secret: str) -> str:
     """Return the secret, sealed, as JSON with its fingerprint.
 
     Raises:
-        ValueError: if the passphrase is shorter than `SHORTEST`.
+        ValueError: if the passphrase is shorter than `SHORTEST`, or the secret could not be put
+            back into .env.
     """
+    if not _KEY.fullmatch(secret):
+        raise ValueError("the key has characters beside letters, digits and +/=_.-")
     if len(passphrase) < SHORTEST:
         raise ValueError(f"a passphrase of fewer than {SHORTEST} characters can be guessed")
     salt, nonce = os.urandom(SALT_BYTES), os.urandom(NONCE_BYTES)

@@ -14,6 +14,7 @@ from models.evaluation import (
     fidelity,
     images,
     memorisation,
+    shown,
     spectrum,
     utility,
     variety,
@@ -33,7 +34,7 @@ from models.evaluation.halves import (
 from models.evaluation.images import Judged
 from models.evaluation.integrity import RealPixels
 from models.evaluation.report import Axis, Explanation, Light, Metric, Verdict
-from models.metrics.copies import closest
+from models.evaluation.shown import Strip
 from models.metrics.copy_search import Images
 from models.metrics.spaces import encoder, identity
 from models.metrics.spaces.identity import Identity
@@ -58,21 +59,7 @@ TOO_GOOD = (
 )
 LEFT_OUT = "The operator's encoder {name} was left out: {why}."
 NO_CACHE = FeatureCache()
-SHOWN = 10
-"""Images of each row of a figure."""
-STRIP_IMAGES, MOST_STRIPS = 5, 8
-_PART = 4096
 IDENTITY_PARTS = 5
-
-
-@dataclass(frozen=True)
-class Strip:
-    """A few real and generated images of one label, at random."""
-
-    label: str
-    real: NDArray[np.uint8]
-    """Of the holdout, which are patients'; there may be none, as of the others."""
-    generated: NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
@@ -165,7 +152,7 @@ def measure(
         everything.generated,
         terms.config,
         terms.thresholds,
-        SHOWN,
+        shown.SHOWN,
     )
     seed = terms.seed
     space = cache.identity(training.images, seed, lambda: _identity(training, seed, tell))
@@ -194,12 +181,12 @@ def measure(
         [metric for found in metrics.values() for metric in found],
         limits + unknown,
         [*(one.space for one in spaces), space.name],
-        _some(generated, terms),
-        _beside(everything.training, everything.generated.images[copies.closest]),
+        shown.some(generated, terms.names, terms.seed),
+        shown.beside(everything.training, everything.generated.images[copies.closest]),
         judged,
         explanations,
         spectra,
-        _strips(holdout, generated, terms),
+        shown.strips(holdout, generated, terms.names, terms.seed),
     )
 
 
@@ -218,9 +205,9 @@ def _nothing(lacks: str, sides: tuple[Side, Side, Side], terms: Terms) -> Findin
         [],
         [],
         [],
-        _some(generated, terms),
+        shown.some(generated, terms.names, terms.seed),
         [],
-        strips=_strips(holdout, generated, terms),
+        strips=shown.strips(holdout, generated, terms.names, terms.seed),
     )
 
 
@@ -256,41 +243,6 @@ def _pairs(sides: tuple[Side, Side, Side], terms: Terms) -> list[Sides]:
         if len(terms.names) > 1 and len(chosen[0]) and len(chosen[1]):
             found.append(pair(name, sides, chosen, draws, [seed, 1 + number]))
     return found
-
-
-def _some(side: Side, terms: Terms) -> list[tuple[str, NDArray[np.uint8]]]:
-    random, names = np.random.default_rng([terms.seed, 4]), terms.names
-    rows = [random.permutation(np.flatnonzero(side.labels == one)) for one in range(len(names))]
-    return [
-        (name, side.images[row[:SHOWN]]) for name, row in zip(names, rows, strict=True) if len(row)
-    ]
-
-
-def _strips(holdout: Side, generated: Side, terms: Terms) -> list[Strip]:
-    """Return a few images, one of a group, of the first labels of which there are any."""
-    random, found = np.random.default_rng([terms.seed, 9]), []
-    for number, name in enumerate(terms.names):
-        images = []
-        for side in (holdout, generated):
-            rows = random.permutation(np.flatnonzero(side.labels == number))
-            _, first = np.unique(side.groups[rows], return_index=True)
-            images.append(side.images[rows[np.sort(first)[:STRIP_IMAGES]]])
-        real, made = images
-        if len(real) or len(made):
-            found.append(Strip(name, real, made))
-    return found[:MOST_STRIPS]
-
-
-def _beside(training: Images, made: NDArray[np.uint8]) -> list[tuple[str, NDArray[np.uint8]]]:
-    """Return generated images, and the training images that they resemble most."""
-    best, beside = np.full(len(made), -np.inf), made.copy()
-    for first in range(0, len(training), _PART):
-        part = training[first : first + _PART]
-        found = closest(made, part)
-        is_nearer = found.correlations > best
-        best[is_nearer] = found.correlations[is_nearer]
-        beside[is_nearer] = part[found.rows[is_nearer]]
-    return [("generated", made), ("training", beside)]
 
 
 def _everything(sides: tuple[Side, Side, Side]) -> Everything:

@@ -36,6 +36,12 @@ def test_what_is_none_is_named(text: str) -> None:
         data_key.open_sealed(PASSPHRASE, text)
 
 
+@pytest.mark.parametrize("secret", ["", "two words", 'quoted"', "dollar$"])
+def test_a_key_that_could_not_be_put_back_is_not_saved(secret: str) -> None:
+    with pytest.raises(ValueError, match="beside letters, digits"):
+        data_key.seal(PASSPHRASE, secret)
+
+
 def test_a_short_passphrase_is_refused() -> None:
     with pytest.raises(ValueError, match="fewer than 12"):
         data_key.seal("elevenchars", "5ec4e7")

@@ -13,7 +13,7 @@ from scipy.ndimage import rotate
 
 from models.config import EncoderConfig, ReportConfig, ReportProfile
 from models.data.phantom import CLASSES, draw_patient, load_head
-from models.evaluation import explaining, standard
+from models.evaluation import explaining, shown, standard
 from models.evaluation.feature_cache import FeatureCache
 from models.evaluation.halves import Side, Terms
 from models.evaluation.images import DOUBLE, EXACT_COPY, LOW_REALISM, NEAR_COPY
@@ -344,7 +344,7 @@ def test_closest_images_are_shown_first(heads: Heads, judge: Callable[..., Findi
     (_, made), (_, training) = judge(images).closest
     assert (made[0] == images[50]).all()
     assert (training[0] == heads[0].images[7]).all()
-    assert len(made) == len(training) == standard.SHOWN
+    assert len(made) == len(training) == shown.SHOWN
 
 
 @pytest.mark.slow
@@ -398,8 +398,7 @@ def test_each_image_is_judged(heads: Heads, judge: Callable[..., Findings]) -> N
 def test_strips_show_one_image_of_a_patient(heads: Heads) -> None:
     few = heads[1].take(np.flatnonzero(heads[1].labels != 2)[:9])  # of three patients
     made = heads[2].take(np.flatnonzero(heads[2].labels != 1))
-    terms = Terms(CLASSES, CLASSES, CONFIG, THRESHOLDS, 0)
-    strips = standard._strips(few, made, terms)
+    strips = shown.strips(few, made, CLASSES, 0)
     assert [one.label for one in strips] == list(CLASSES)
     groups = [
         {int(few.groups[(few.images == image).all((1, 2))][0]) for image in one.real}
@@ -407,9 +406,9 @@ def test_strips_show_one_image_of_a_patient(heads: Heads) -> None:
     ]
     assert [len(one.real) for one in strips] == [len(one) for one in groups] == [2, 1, 0]
     assert [len(one.generated) for one in strips] == [
-        standard.STRIP_IMAGES,
+        shown.STRIP_IMAGES,
         0,
-        standard.STRIP_IMAGES,
+        shown.STRIP_IMAGES,
     ]
 
 
