@@ -12,7 +12,7 @@ fail() { echo "data-key: $*" >&2; exit 1; }
 in_api() { compose run --rm --no-deps -T api python -I -c "$(cat deploy/data_key.py)" "$@"; }
 # What it prints is the key: no log may have it.
 in_private() {
-  image=$(compose config --images | grep '^gliaforge-api:' | head -n 1)
+  image=$(compose config --images | grep gliaforge-api | head -n 1)
   "${DOCKER:-docker}" run --rm --interactive --log-driver none --network none --read-only \
     "$image" python -I -c "$(cat deploy/data_key.py)" "$@"
 }
