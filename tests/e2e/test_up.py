@@ -123,6 +123,7 @@ def test_bad_setting_is_named_before_anything_starts(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
+@pytest.mark.slow
 def test_killed_in_the_middle_of_a_training_leaves_nothing_running(
     home: Path, archive: bytes
 ) -> None:

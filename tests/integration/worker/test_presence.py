@@ -82,6 +82,7 @@ def _tell(broker: Redis, *words: str) -> None:
     broker.execute_command(*words)  # type: ignore[no-untyped-call]  # the stubs lack it
 
 
+@pytest.mark.slow
 def test_worker_beats_tells_its_disk_and_is_silent_when_it_hangs(
     parts: Parts, settings: Settings, tmp_path: Path
 ) -> None:
