@@ -13,6 +13,7 @@ from typing import IO, cast
 from botocore.exceptions import ClientError
 
 from app import migrations
+from app.parts import make_parts
 from app.secrecy import Secrecy
 from app.settings import settings
 from app.storage import Storage
@@ -32,10 +33,10 @@ def main(arguments: list[str]) -> None:
     """Do what the first argument says."""
     match arguments:
         case ["save"]:
-            count, size_bytes = save(_storage(), sys.stdout.buffer)
+            count, size_bytes = save(make_parts(settings()).storage, sys.stdout.buffer)
             sys.stderr.write(f"{count} objects of {size_bytes} bytes\n")
         case ["load"]:
-            count, size_bytes = load(_storage(), sys.stdin.buffer)
+            count, size_bytes = load(make_parts(settings()).storage, sys.stdin.buffer)
             sys.stderr.write(f"{count} objects of {size_bytes} bytes\n")
         case ["fingerprint"]:
             sys.stdout.write(_fingerprint() + "\n")
@@ -103,19 +104,6 @@ def load(storage: Storage, source: IO[bytes]) -> tuple[int, int]:
 
 def _fingerprint() -> str:
     return Secrecy(settings().data_key.get_secret_value()).fingerprint()
-
-
-def _storage() -> Storage:
-    known = settings()
-    return Storage(
-        endpoint_internal=known.s3_endpoint_internal,
-        endpoint_public=known.s3_endpoint_public,
-        region=known.s3_region,
-        bucket=known.s3_bucket,
-        access_key=known.s3_access_key.get_secret_value(),
-        secret_key=known.s3_secret_key.get_secret_value(),
-        ca=known.s3_ca,
-    )
 
 
 if __name__ == "__main__":

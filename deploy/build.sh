@@ -12,12 +12,7 @@ created=${CREATED:-$(TZ=UTC git log -1 --date=iso-strict-local --format=%cd 2>/d
 if [ -n "$revision" ] && [ -n "$(git status --porcelain 2>/dev/null)" ]; then
   revision=$revision-modified
 fi
-# What .env says of the build holds here as it does for docker compose build.
-for name in TORCH_INDEX PYTHON_IMAGE; do
-  if eval "[ -z \"\${$name+given}\" ]" && grep -q "^$name=" .env 2>/dev/null; then
-    eval "$name=\$(sed -n 's/^$name=//p' .env | tail -n 1)"
-  fi
-done
+. deploy/build-settings
 [ -z "${PYTHON_IMAGE:-}" ] || set -- --build-arg "PYTHON_IMAGE=$PYTHON_IMAGE" "$@"
 for target in ${TARGETS:-api worker}; do
   echo "build: gliaforge-$target:${GLIAFORGE_TAG:-$version}" >&2

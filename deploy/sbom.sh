@@ -6,12 +6,7 @@ set -eu
 folder=$(realpath -m "${1:?the folder for gliaforge-api.cdx.json and gliaforge-worker.cdx.json}")
 shift
 cd "$(dirname "$0")/.."
-# What .env says of the build holds here as it does for deploy/build.sh.
-for name in TORCH_INDEX PYTHON_IMAGE; do
-  if eval "[ -z \"\${$name+given}\" ]" && grep -q "^$name=" .env 2>/dev/null; then
-    eval "$name=\$(sed -n 's/^$name=//p' .env | tail -n 1)"
-  fi
-done
+. deploy/build-settings
 [ -z "${PYTHON_IMAGE:-}" ] || set -- --build-arg "PYTHON_IMAGE=$PYTHON_IMAGE" "$@"
 [ -z "${TORCH_INDEX+given}" ] || set -- --build-arg "TORCH_INDEX=$TORCH_INDEX" "$@"
 for image in api worker; do
