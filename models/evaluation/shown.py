@@ -14,7 +14,8 @@ Pixels = NDArray[np.uint8]
 SHOWN = 10
 """Images of each row of a figure."""
 STRIP_IMAGES, MOST_STRIPS = 5, 8
-_PART = 4096
+_PART = 1024
+"""Training images that are compared at once: 70 kB of memory each."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from models.config import ReportProfile
 from models.evaluation import (
+    describing,
     discriminator,
     explaining,
     fidelity,
@@ -36,19 +37,10 @@ from models.evaluation.integrity import RealPixels
 from models.evaluation.report import Axis, Explanation, Light, Metric, Verdict
 from models.evaluation.shown import Strip
 from models.metrics.copy_search import Images
-from models.metrics.spaces import encoder, identity
-from models.metrics.spaces.identity import Identity
-from models.metrics.spaces.onnx_space import OnnxSpace
-from models.metrics.spaces.random import RandomConvolutions
-from models.metrics.spaces.space import Scale, describe, features
-from models.metrics.spaces.space import Space as Extractor
+from models.metrics.spaces.space import features
 from models.metrics.spaces.texture import Texture
 from models.metrics.spectrum import powers
 
-NO_ENCODER = (
-    "The encoder's weights are not installed: fixed random convolutions stand in for it, which see "
-    "less of anatomy. Install the extra `worker` for it."
-)
 THINNED = (
     "Everything but gray levels and copies by pixels was measured on at most {most} images of a "
     "side, drawn by chance."
@@ -57,9 +49,7 @@ TOO_GOOD = (
     "Suspiciously good: nearer to the training images than 95 of 100 draws of unseen real images "
     "(kernel distance in {space}), and there are copies. So looks what was memorised."
 )
-LEFT_OUT = "The operator's encoder {name} was left out: {why}."
 NO_CACHE = FeatureCache()
-IDENTITY_PARTS = 5
 
 
 @dataclass(frozen=True)
@@ -124,13 +114,8 @@ def measure(
     metrics[Axis.DIVERSITY] += [_uncompared(one, terms.asked) for one in uncompared]
     blurred = Side(spectrum.blurred(holdout.images), holdout.labels, holdout.groups)
     tell("comparing the spectra")
-    powers_of = _powers((*sides, blurred))
-    for one in compared:
-        metrics[Axis.SPECTRUM] += spectrum.measure(one, powers_of, terms.config, terms.thresholds)
-    spectra = None
-    if pairs[0] in compared:
-        spectra = spectrum.compare(pairs[0], holdout, generated, powers_of[:3])
-    spaces, limits = _spaces(sides, blurred, terms, tell, cache)
+    metrics[Axis.SPECTRUM], spectra = _spectra(pairs[0], compared, sides, blurred, terms)
+    spaces, limits = describing.in_spaces(sides, blurred, terms, tell, cache)
     explanations: list[Explanation] = []
     for described in spaces:
         for one in compared:
@@ -144,6 +129,12 @@ def measure(
         if one.label is not None or len(pairs) == 1:  # images of two labels are unlike anyhow
             alike = variety.similarity(one, holdout, generated, terms.config, terms.seed)
             metrics[Axis.DIVERSITY] += alike
+    tell("asking whether the images tell who was trained on")
+    anatomy = spaces[describing.ANATOMY]
+    overfit, unknown = _disclosure(anatomy, pairs[0], sides, everything.checkpoint, terms)
+    metrics[Axis.DISCLOSURE] += overfit
+    names = [described.space for described in spaces]
+    del anatomy, described, spaces[1:]  # of 4,000 images a side the encoder's features are 280 MB
     tell("looking for copies of training images")
     copies = memorisation.copies(
         pairs[0],
@@ -155,16 +146,13 @@ def measure(
         shown.SHOWN,
     )
     seed = terms.seed
-    space = cache.identity(training.images, seed, lambda: _identity(training, seed, tell))
+    space = cache.identity(training.images, seed, lambda: describing.learnt(training, seed, tell))
     again = memorisation.identity_copies(
         space, pairs[0], sides, terms.config, terms.thresholds, cache
     )
     if everything.is_more_than(sides):
         limits.append(THINNED.format(most=terms.config.max_images))
     metrics[Axis.COPIES] += [copies.rate, again.rate]
-    tell("asking whether the images tell who was trained on")
-    overfit, unknown = _disclosure(spaces[_ANATOMY], pairs[0], sides, everything.checkpoint, terms)
-    metrics[Axis.DISCLOSURE] += overfit
     tell("judging each image")
     is_copy = ~np.isnan(copies.correlations)
     is_copy[everything.kept] |= again.flags
@@ -180,7 +168,7 @@ def measure(
         verdicts,
         [metric for found in metrics.values() for metric in found],
         limits + unknown,
-        [*(one.space for one in spaces), space.name],
+        [*names, space.name],
         shown.some(generated, terms.names, terms.seed),
         shown.beside(everything.training, everything.generated.images[copies.closest]),
         judged,
@@ -190,8 +178,6 @@ def measure(
     )
 
 
-_ANATOMY = 1
-"""Among the spaces: the one that sees most of it."""
 _MEASURED = (Axis.SPECTRUM, Axis.FIDELITY, Axis.DIVERSITY, Axis.COPIES, Axis.DISCLOSURE)
 
 
@@ -275,31 +261,24 @@ def _too_good(fidelity: Sequence[Metric], copies: Verdict) -> list[str]:
     return [TOO_GOOD.format(space=", ".join(spaces))] if spaces else []
 
 
-def _powers(sides: Sequence[Side]) -> tuple[Floats, Floats, Floats, Floats]:
-    training, holdout, generated, fault = (powers(one.images) for one in sides)
-    return training, holdout, generated, fault
-
-
-def _spaces(
+def _spectra(
+    pooled: Sides,
+    compared: Sequence[Sides],
     sides: tuple[Side, Side, Side],
     blurred: Side,
     terms: Terms,
-    tell: Steps,
-    cache: FeatureCache,
-) -> tuple[list[Described], list[str]]:
-    """Describe the images in our own spaces, then in those of the operator that can be used."""
-    extractors, limits = _extractors()
-    found = []
-    for extractor in extractors:
-        tell(f"describing the images in {extractor.name}")
-        found.append(_described(extractor, sides, blurred, cache))
-    for path in terms.encoders:
-        tell(f"describing the images by the encoder {path.stem}")
-        try:
-            found.append(_described(OnnxSpace.load(path), sides, blurred, cache))
-        except encoder.EncoderError as error:
-            limits.append(LEFT_OUT.format(name=path.stem, why=error))
-    return found, limits
+) -> tuple[list[Metric], spectrum.Spectra | None]:
+    """Compare the spectra of what is `compared`, and return those of all images for the figure."""
+    training, holdout, generated, fault = (powers(one.images) for one in (*sides, blurred))
+    of_sides = training, holdout, generated, fault
+    found = [
+        metric
+        for one in compared
+        for metric in spectrum.measure(one, of_sides, terms.config, terms.thresholds)
+    ]
+    if pooled not in compared:
+        return found, None
+    return found, spectrum.compare(pooled, sides[1], sides[2], of_sides[:3])
 
 
 def _compare(
@@ -357,45 +336,4 @@ def _uncompared(sides: Sides, asked: Collection[str]) -> Metric:
         n_groups=sides.n_groups,
         verdict=light,
         reason=reason,
-    )
-
-
-def _extractors() -> tuple[list[Extractor], list[str]]:
-    path = encoder.find()
-    if path is None:
-        return [Texture(), RandomConvolutions()], [NO_ENCODER]
-    return [Texture(), encoder.Encoder(path)], []
-
-
-def _identity(training: Side, seed: int, tell: Steps) -> Identity:
-    """Learn who is who; training is told of, and may be stopped, `IDENTITY_PARTS` times."""
-
-    def at(step: int) -> None:
-        if step % (identity.STEPS // IDENTITY_PARTS) == 0:
-            tell(f"learning to find copies: {step / identity.STEPS:.0%}")
-
-    return Identity.train(training.images, seed, at)
-
-
-def _described(
-    extractor: Extractor, sides: tuple[Side, Side, Side], blurred: Side, cache: FeatureCache
-) -> Described:
-    """Describe every side, on the scale of all that are images of somebody or claim to be.
-
-    Real images share no batch with generated ones, on which their last bits would depend.
-    """
-    known = cache.describe(extractor, *(side.images for side in (*sides[:2], blurred)))
-    found = describe(extractor, *(side.images for side in (*sides, blurred)), known=known)
-    scale = Scale.of(*found[:3])
-    training, holdout, generated, fault = (scale.apply(found.pop(0)) for _ in range(4))
-    return Described(
-        extractor.name,
-        extractor.names,
-        training,
-        sides[0].groups,
-        holdout,
-        sides[1].groups,
-        generated,
-        fault,
-        scale,
     )

@@ -73,12 +73,17 @@ def describe(
     place = {digest: row for row, digest in enumerate(known.digests)}
     new = {digest: image for digest, image in distinct(sets).items() if digest not in place}
     place |= {digest: len(place) + number for number, digest in enumerate(new)}
-    found = known.features
-    if new:
-        more = describe_all(space, list(new.values()))
-        found = np.concatenate([found, more]) if len(found) else more
-    rows = [np.array([place[pixel_digest(one)] for one in images], np.int64) for images in sets]
-    return [found[row].astype(np.float64) for row in rows]
+    more = describe_all(space, list(new.values()))
+    count, width = len(known.digests), max(known.features.shape[1], more.shape[1])
+    found = []
+    for images in sets:
+        values = np.empty((len(images), width))
+        # Not of both put together beforehand: of 4,000 images a side that is 130 MB more.
+        for at, image in enumerate(images):
+            row = place[pixel_digest(image)]
+            values[at] = known.features[row] if row < count else more[row - count]
+        found.append(values)
+    return found
 
 
 def describe_all(space: Space, images: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:

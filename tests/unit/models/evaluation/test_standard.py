@@ -13,7 +13,7 @@ from scipy.ndimage import rotate
 
 from models.config import EncoderConfig, ReportConfig, ReportProfile
 from models.data.phantom import CLASSES, draw_patient, load_head
-from models.evaluation import explaining, shown, standard
+from models.evaluation import describing, explaining, shown, standard
 from models.evaluation.feature_cache import FeatureCache
 from models.evaluation.halves import Side, Terms
 from models.evaluation.images import DOUBLE, EXACT_COPY, LOW_REALISM, NEAR_COPY
@@ -77,7 +77,7 @@ def learn_once(
     if "slow" not in request.keywords:
         monkeypatch.setattr(explaining, "DRAWS", 6)
         monkeypatch.setattr(explaining, "FAULT_DRAWS", 2)
-        monkeypatch.setattr(standard, "_identity", lambda _training, _seed, _tell: learnt)
+        monkeypatch.setattr(describing, "learnt", lambda _training, _seed, _tell: learnt)
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +127,7 @@ def test_unseen_images_are_not_red(heads: Heads, judge: Callable[..., Findings])
     assert Light.RED not in lights(found).values()
     assert lights(found)[Axis.SPECTRUM] is Light.GREEN
     assert len(found.explanations) <= 2
-    assert found.limits == [standard.NO_ENCODER]
+    assert found.limits == [describing.NO_ENCODER]
     assert found.spaces == ["texture-v1", "randconv-v1", "identity-v1"]
     assert the(found, "identity_copy_rate", "identity-v1").verdict is not Light.RED
 
@@ -172,8 +172,8 @@ def test_learning_is_told_of_in_parts(heads: Heads, monkeypatch: pytest.MonkeyPa
     monkeypatch.undo()
     monkeypatch.setattr(identity, "STEPS", 10)
     told = Told()
-    standard._identity(heads[0], 0, told)
-    assert len(told.steps) == standard.IDENTITY_PARTS
+    describing.learnt(heads[0], 0, told)
+    assert len(told.steps) == describing.IDENTITY_PARTS
     assert told.steps[-1] == "learning to find copies: 80%"
 
 
