@@ -24,6 +24,11 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 SERVICE_VARIABLES = "service.json"
 """In the laptop's data folder: the variables that the service's processes were started with."""
 
+KUBERNETES_URL = "https://kubernetes.default.svc"
+KUBERNETES_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+"""Where every pod finds the API, and what it needs to be known there."""
+
+_DNS_LABEL = "[a-z0-9]([a-z0-9-]*[a-z0-9])?"
 _PLACEHOLDERS = {"", "changeme", "change-me", "password", "secret", "placeholder", "example"}
 
 
@@ -55,6 +60,13 @@ def _refuse_no_origin(given: str) -> str:
     return origin
 
 
+def _refuse_no_https(given: str) -> str:
+    origin = _refuse_no_origin(given)
+    if not origin.startswith("https://") or urlsplit(origin).port == 0:
+        raise ValueError("is no origin such as https://kubernetes.default.svc")
+    return origin
+
+
 def _refuse_no_collector(given: str) -> str | None:
     parts = urlsplit(given)
     if not given:
@@ -72,6 +84,7 @@ Listed = (NoDecode, BeforeValidator(_split))
 """In the environment a list is written with commas or spaces between."""
 Network = Annotated[IPvAnyNetwork, AfterValidator(_refuse_everybody)]
 Origin = Annotated[str, AfterValidator(_refuse_no_origin)]
+SecureOrigin = Annotated[str, AfterValidator(_refuse_no_https)]
 Collector = Annotated[str, AfterValidator(_refuse_no_collector)]
 
 
@@ -249,6 +262,21 @@ class Settings(DatabaseSettings):
     metrics_port: int | None = Field(
         None, ge=1, le=65535, description="On which port; without one there are no metrics."
     )
+    pod_name: str | None = Field(
+        None,
+        max_length=253,
+        pattern=rf"^{_DNS_LABEL}(\.{_DNS_LABEL})*$",
+        description="Of this worker in Kubernetes; it then tells in that pod's annotations whether"
+        " it has a job.",
+    )
+    kubernetes_url: SecureOrigin = Field(
+        KUBERNETES_URL, description="Where the Kubernetes API is, for a worker with a pod_name."
+    )
+    kubernetes_account: Path = Field(
+        KUBERNETES_ACCOUNT,
+        description="Folder of that worker's `token`, of the `namespace` of its pod, and of the"
+        " `ca.crt` that the API's certificate must be signed by.",
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     # Before the endpoint, which is checked against it.
@@ -307,10 +335,10 @@ def settings() -> Settings:
 def tuning() -> dict[str, str]:
     """Return the variables by which a user tunes the laptop's service, such as the device.
 
-    Where the servers are is not among them: the laptop starts its own.
+    Where the servers are is not among them: the laptop starts its own, and is no pod.
     """
     own = {"scratch", "data_key"}
-    servers = ("database_", "broker_", "s3_")
+    servers = ("database_", "broker_", "s3_", "pod_", "kubernetes_")
     names = (
         f"GLIAFORGE_{name.upper()}"
         for name in Settings.model_fields
@@ -340,6 +368,9 @@ def check_tuning() -> Settings:
         s3_secret_key=nowhere,
         s3_ca=None,
         data_key=nowhere,
+        pod_name=None,
+        kubernetes_url=KUBERNETES_URL,
+        kubernetes_account=KUBERNETES_ACCOUNT,
     )
 
 

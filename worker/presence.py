@@ -13,11 +13,15 @@ from app.settings import Settings
 from app.workers import Machine
 from models import cores
 from worker import scratch
+from worker.own_pod import OwnPod
 from worker.run import DATABASE_ERRORS
 
 log = structlog.get_logger()
 HEARTBEAT_INTERVAL_S = 2.0
 """Of the file whose age probes look at: a worker is taken for hung after 60 s."""
+MARK_INTERVAL_S = 5.0
+"""Kubernetes asks that annotations of pods not be changed often: a job that is over sooner need not
+be told of, and one that has just begun loses little if its pod is removed."""
 _CLEAN_INTERVAL_S = 60.0
 _NVIDIA = Path("/dev/nvidiactl")
 """There where a driver is."""
@@ -31,7 +35,8 @@ class Presence:
     hands them to the pool, and it turns only while it is connected: so a heartbeat, a row in the
     database or a file for probes, proves that a message that came just before it would have been
     taken. It proves nothing of the pool: what a job there does is watched by its lease. The file
-    does not depend on the database, which may be away without any fault of the worker.
+    does not depend on the database, which may be away without any fault of the worker. In
+    Kubernetes the pod is told too whether there is a job, if the settings name it.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -44,6 +49,11 @@ class Presence:
         self._queues: list[str] = []
         self._slots = 0
         self._machine = machine(settings)
+        self._pod: OwnPod | None = None
+        if settings.pod_name is not None:
+            self._pod = OwnPod(
+                settings.kubernetes_url, settings.kubernetes_account, settings.pod_name
+            )
 
     def begin(self, consumer: Any) -> None:
         """Say that the worker of Celery's `consumer` is there, now and from now on."""
@@ -56,6 +66,9 @@ class Presence:
         consumer.timer.call_repeatedly(_CLEAN_INTERVAL_S, lambda: scratch.clean(self._scratch))
         self._beat()
         self._sign()
+        if self._pod is not None:
+            consumer.timer.call_repeatedly(MARK_INTERVAL_S, self._mark, (self._pod,))
+            self._mark(self._pod)
 
     def end(self) -> None:
         """Say that the worker takes no more tasks."""
@@ -76,6 +89,9 @@ class Presence:
                 workers.sign(session, self._name, self._queues, self._slots, self._machine, disk)
         except DATABASE_ERRORS as error:
             log.warning("sign_failed", error=type(error).__name__)
+
+    def _mark(self, pod: OwnPod) -> None:
+        pod.tell(is_busy=scratch.is_busy(self._scratch))
 
 
 def machine(settings: Settings, nvidia: Path = _NVIDIA) -> Machine:

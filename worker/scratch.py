@@ -22,6 +22,11 @@ def new_run_folder(scratch: Path) -> Path:
     return Path(tempfile.mkdtemp(prefix=f"run-{os.getppid()}-{os.getpid()}-", dir=scratch))
 
 
+def is_busy(scratch: Path) -> bool:
+    """Tell, in a worker's main process, whether its pool has a job: each attempt has its folder."""
+    return any(scratch.glob(f"run-{os.getpid()}-*"))
+
+
 def own_folder(scratch: Path) -> Path:
     """Return a private folder of this process of the pool, which lasts as long as it does."""
     folder = scratch / f"own-{os.getppid()}-{os.getpid()}-x"

@@ -1,4 +1,4 @@
-"""The heartbeat of a real worker: it beats while messages are taken, and not otherwise."""
+"""The signs of a real worker: it beats while messages are taken, and marks its pod while busy."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -18,7 +19,10 @@ from sqlalchemy import select
 from app.parts import Parts
 from app.settings import Settings, base_environment
 from app.tables import Worker
-from worker.presence import HEARTBEAT_INTERVAL_S
+from tests.authority import Authority
+from tests.pod_api import PodAPI, make_account, serving
+from worker.own_pod import BUSY, IDLE
+from worker.presence import HEARTBEAT_INTERVAL_S, MARK_INTERVAL_S, Presence
 
 ROOT = Path(__file__).parents[3]
 LONG_ENOUGH_S = 2 * HEARTBEAT_INTERVAL_S + 1
@@ -80,6 +84,87 @@ def _beats(settings: Settings, timeout_s: float = LONG_ENOUGH_S) -> bool:
 
 def _tell(broker: Redis, *words: str) -> None:
     broker.execute_command(*words)  # type: ignore[no-untyped-call]  # the stubs lack it
+
+
+@pytest.fixture
+def pod(settings: Settings, tmp_path: Path) -> Iterator[tuple[PodAPI, Settings]]:
+    """Serve the Kubernetes API, and yield it with settings of a worker that is a pod there."""
+    authority = Authority(tmp_path / "authority")
+    with serving(authority.context("localhost")) as api:
+        own = {
+            "scratch": tmp_path / "scratch",
+            "pod_name": "worker-cpu-0",
+            "kubernetes_url": api.url,
+            "kubernetes_account": make_account(tmp_path / "account", authority.path),
+        }
+        yield api, settings.model_copy(update=own)
+
+
+class Timer:
+    """Celery's, which is turned by hand."""
+
+    def __init__(self) -> None:
+        self._due: list[tuple[float, Callable[..., None], tuple[object, ...]]] = []
+
+    def call_repeatedly(
+        self, interval_s: float, call: Callable[..., None], arguments: tuple[object, ...] = ()
+    ) -> None:
+        self._due.append((interval_s, call, arguments))
+
+    def turn(self, interval_s: float) -> None:
+        """Call what is called that often."""
+        for due_s, call, arguments in self._due:
+            if due_s == interval_s:
+                call(*arguments)
+
+
+def _begin(settings: Settings) -> Timer:
+    """Begin the presence of a worker in this process."""
+    timer = Timer()
+    consumer = SimpleNamespace(
+        hostname="export@here",
+        task_consumer=SimpleNamespace(queues=[SimpleNamespace(name="cpu.export")]),
+        controller=SimpleNamespace(concurrency=1),
+        timer=timer,
+    )
+    Presence(settings).begin(consumer)
+    return timer
+
+
+def test_pod_is_busy_while_there_is_a_run_folder_of_its_worker(
+    parts: Parts, pod: tuple[PodAPI, Settings]
+) -> None:
+    api, own = pod
+    (own.scratch / "run-1-1-of-another").mkdir(parents=True)
+    timer = _begin(own)
+    folder = own.scratch / f"run-{os.getpid()}-1-x"
+    folder.mkdir()
+    timer.turn(MARK_INTERVAL_S)
+    timer.turn(MARK_INTERVAL_S)
+    folder.rmdir()
+    timer.turn(MARK_INTERVAL_S)
+    assert api.annotations() == [IDLE, BUSY, IDLE]
+
+
+def test_worker_that_is_no_pod_tells_none(parts: Parts, pod: tuple[PodAPI, Settings]) -> None:
+    api, own = pod
+    timer = _begin(own.model_copy(update={"pod_name": None}))
+    timer.turn(MARK_INTERVAL_S)
+    assert api.asked == []
+
+
+@pytest.mark.slow
+def test_pod_of_a_real_worker_is_marked_busy_then_idle(
+    parts: Parts, pod: tuple[PodAPI, Settings]
+) -> None:
+    api, own = pod
+    with _worker(own) as process:
+        api.await_annotations([IDLE])
+        folder = own.scratch / f"run-{process.pid}-{process.pid}-x"
+        folder.mkdir()
+        api.await_annotations([IDLE, BUSY])
+        folder.rmdir()
+        api.await_annotations([IDLE, BUSY, IDLE])
 
 
 @pytest.mark.slow

@@ -144,7 +144,10 @@ def test_what_is_no_origin_is_refused(monkeypatch: pytest.MonkeyPatch, listed: s
 def test_laptop_takes_no_server_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("DATABASE_CA", "DATABASE_SSLMODE", "BROKER_CA", "S3_CA"):
         monkeypatch.setenv(f"GLIAFORGE_{name}", __file__)
+    for name in ("POD_NAME", "KUBERNETES_URL", "KUBERNETES_ACCOUNT"):
+        monkeypatch.setenv(f"GLIAFORGE_{name}", "Of A Cluster")
     monkeypatch.setenv("GLIAFORGE_BODY_TIMEOUT_S", "5")
+    assert settings.check_tuning().pod_name is None
     assert settings.check_tuning().body_timeout_s == 5
     assert settings.tuning() == {"GLIAFORGE_BODY_TIMEOUT_S": "5"}
 
@@ -194,3 +197,38 @@ def test_authority_of_a_collector_needs_tls(monkeypatch: pytest.MonkeyPatch, end
 def test_ratio_is_a_share(monkeypatch: pytest.MonkeyPatch, ratio: str) -> None:
     monkeypatch.setenv("GLIAFORGE_TRACES_RATIO", ratio)
     assert set(_faults()) == {"traces_ratio"}
+
+
+def test_worker_is_no_pod_unless_it_is_named() -> None:
+    assert settings.settings().pod_name is None
+    assert settings.settings().kubernetes_url == "https://kubernetes.default.svc"
+
+
+@pytest.mark.parametrize("name", ["worker-train-6d5f9c-x7k2p", "a.b", "0"])
+def test_pod_has_a_name_of_the_dns(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_POD_NAME", name)
+    assert settings.settings().pod_name == name
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a?b", "A", "-a", "a-", "a\n", "a" * 254])
+def test_what_is_no_name_of_a_pod_is_refused(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_POD_NAME", name)
+    assert set(_faults()) == {"pod_name"}
+
+
+@pytest.mark.parametrize(
+    "url", ["https://10.96.0.1", "https://k8s.example:6443", "https://[::1]:1"]
+)
+def test_kubernetes_is_an_origin_with_tls(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_KUBERNETES_URL", url)
+    assert settings.settings().kubernetes_url == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["", "http://k8s", "k8s:6443", "https://k8s/api", "https://u@k8s", "https://k8s:x"]
+    + [f"https://k8s:{port}" for port in (0, 99999)],
+)
+def test_kubernetes_without_tls_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("GLIAFORGE_KUBERNETES_URL", url)
+    assert set(_faults()) == {"kubernetes_url"}

@@ -50,6 +50,24 @@ def test_flag_of_the_main_process_is_seen_by_its_pool(tmp_path: Path) -> None:
     assert scratch.is_draining(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("folder", "is_busy"),
+    [
+        (f"run-{os.getpid()}-1-x", True),
+        (f"run-{os.getpid()}1-1-x", False),
+        (f"own-{os.getpid()}-1-x", False),
+        ("", False),
+    ],
+)
+def test_run_folder_of_the_pool_is_a_job(tmp_path: Path, folder: str, *, is_busy: bool) -> None:
+    (tmp_path / folder).mkdir(exist_ok=True)
+    assert scratch.is_busy(tmp_path) is is_busy
+
+
+def test_without_a_folder_there_is_no_job(tmp_path: Path) -> None:
+    assert not scratch.is_busy(tmp_path / "absent")
+
+
 def test_readiness_is_told_by_name(tmp_path: Path) -> None:
     scratch.note_ready(tmp_path / "scratch", "cpu")
     assert (tmp_path / "scratch" / "ready-cpu").read_text() == str(os.getpid())
