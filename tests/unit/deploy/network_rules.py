@@ -10,6 +10,7 @@ PORTS = {
     "broker": {("TCP", 6379), ("TCP", 6380)},
     "storage": {("TCP", 443), ("TCP", 8333)},
     "traces": {("TCP", 4318)},
+    "kubernetes": {("TCP", 443), ("TCP", 6443)},
 }
 
 
@@ -68,10 +69,11 @@ def _is_traced(objects: Sequence[Manifest]) -> bool:
 
 def _roles(pod: Pod, *, is_traced: bool) -> set[str]:
     """Return what the process of a pod talks to, by the secrets that it is told."""
+    roles = {"kubernetes"} if pod.tokens else set()
     if {"secretRef": {"name": "gliaforge"}} in pod.container.get("envFrom", ()):
-        return {"database", "broker", "storage", *(("traces",) if is_traced else ())}
+        return roles | {"database", "broker", "storage", *(("traces",) if is_traced else ())}
     told = {variable["name"] for variable in pod.container.get("env", ())}
-    return {"database"} if "GLIAFORGE_DATABASE_URL" in told else set()
+    return roles | ({"database"} if "GLIAFORGE_DATABASE_URL" in told else set())
 
 
 def _labels(selector: Manifest) -> Manifest:

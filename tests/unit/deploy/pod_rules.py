@@ -3,8 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 
+from tests.unit.deploy.access_rules import guarded
 from tests.unit.deploy.rendering import LONG_LIVED, SINGLE, Manifest, Pod, pods
 
+CLIENT = ("gliaforge/kubernetes", "client")
+LONGEST_TOKEN_S = 3600
 VOLUMES = {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret", "downwardAPI"}
 
 
@@ -45,15 +48,25 @@ def _container_faults(own: Manifest, container: Manifest) -> Iterator[str]:
 
 
 def confined(objects: Sequence[Manifest]) -> list[str]:
-    """Beyond `restricted`: nothing to write to but bounded volumes, and no Kubernetes API."""
-    return [complaint for pod in pods(objects) for complaint in _confined(pod)]
+    """Beyond `restricted`: nothing to write to but bounded volumes, and no Kubernetes API.
+
+    A worker that is labelled for it has a short-lived token, if a policy limits its account.
+    """
+    accounts = guarded(objects)
+    return [complaint for pod in pods(objects) for complaint in _confined(pod, accounts)]
 
 
-def _confined(pod: Pod) -> Iterator[str]:
+def _confined(pod: Pod, accounts: set[str]) -> Iterator[str]:
     if pod.container["securityContext"].get("readOnlyRootFilesystem") is not True:
         yield f"{pod.name} can write to its image"
     if pod.spec.get("automountServiceAccountToken") is not False:
         yield f"{pod.name} has a token"
+    is_client = CLIENT in pod.labels.items() and pod.spec["serviceAccountName"] in accounts
+    for token in pod.tokens:
+        if not (pod.name.startswith("worker-") and is_client):
+            yield f"{pod.name} has a token that is not for it"
+        if token.get("expirationSeconds", LONGEST_TOKEN_S + 1) > LONGEST_TOKEN_S:
+            yield f"{pod.name} has a token for too long"
     if pod.spec.get("enableServiceLinks") is not False:
         yield f"{pod.name} is told of all Services in its environment"
     if "/tmp" not in {mount["mountPath"] for mount in pod.container["volumeMounts"]}:  # noqa: S108 - it must be a volume

@@ -33,6 +33,18 @@ class Pod(NamedTuple):
         found: Manifest = only
         return found
 
+    @property
+    def tokens(self) -> list[Manifest]:
+        """Return the tokens for the Kubernetes API that are mounted into it."""
+        sources = [
+            s
+            for v in self.spec.get("volumes", ())
+            for s in v.get("projected", {}).get("sources", ())
+        ]
+        return [
+            source["serviceAccountToken"] for source in sources if "serviceAccountToken" in source
+        ]
+
 
 @lru_cache(maxsize=32)
 def rendered(*parts: str) -> str:

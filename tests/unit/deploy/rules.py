@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from tests.unit.deploy.access_rules import rights
 from tests.unit.deploy.monitoring_rules import monitoring
 from tests.unit.deploy.network_rules import network
 from tests.unit.deploy.object_rules import budgets, references, scaling, secrets, selectors
@@ -26,6 +27,7 @@ RULES: dict[str, Rule] = {
         scaling,
         budgets,
         network,
+        rights,
         monitoring,
     )
 }

@@ -23,6 +23,9 @@ COMPOSITIONS = [
     ("overlays/example-autoscaled",),
     ("overlays/example-spot",),
     ("overlays/example", "overlays/example-trainjob"),
+    ("base", "components/busy-pods"),
+    ("base", "components/busy-pods", "components/cpu-training"),
+    ("base", "components/cpu-training", "components/busy-pods"),
     ("base", "components/cpu-training"),
     ("base", "components/data-services"),
     ("base", "components/ingress"),
@@ -30,6 +33,7 @@ COMPOSITIONS = [
     ("base", "components/scale-from-zero"),
     ("base", "components/spot"),
     ("base", "components/traces"),
+    ("overlays/example-spot", "components/busy-pods"),
     ("overlays/example-spot", "components/traces"),
     ("overlays/example-development", "components/traces"),
 ]

@@ -25,6 +25,17 @@ EGRESS = "spec egress 0"
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "gliaforge"}}
 PASSWORD = {"name": "POSTGRES_PASSWORD", "value": "x"}
 SSH = {"protocol": "TCP", "port": 22}
+CLUSTER_ROLE = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "ClusterRole",
+    "metadata": {"name": "gliaforge"},
+}
+POLICY = "ValidatingAdmissionPolicy/gliaforge-busy-pods"
+BINDING = "ValidatingAdmissionPolicyBinding/gliaforge-busy-pods"
+POLICED = "spec matchConstraints"
+TOKEN = f"{POD} volumes 0 projected sources 0 serviceAccountToken"
+MOUNTED = {"name": "tmp", "projected": {"sources": [{"serviceAccountToken": {"path": "token"}}]}}
+LABEL = "spec template metadata labels gliaforge/kubernetes"
 ANYWHERE = [{"ipBlock": {"cidr": "0.0.0.0/0"}}]
 """Rule, object, where in it, what is there by mistake; in place of an object: it is gone."""
 MISTAKES: list[tuple[str, str, str, object]] = [
@@ -38,6 +49,13 @@ MISTAKES: list[tuple[str, str, str, object]] = [
     ("schema", "ScaledObject/worker-cpu", f"{TRIGGER} query", GONE),
     ("schema", "TriggerAuthentication/jobs", "spec secretTargetRef 0 parameter", "url"),
     ("schema", "Ingress/api", f"{PATH} backend", GONE),
+    ("schema", "Role/busy-pods", "rules 0 verb", []),
+    ("schema", "Role/busy-pods", "rules 0 verbs", GONE),
+    ("schema", "RoleBinding/busy-pods", "roleRef kind", GONE),
+    ("schema", POLICY, "spec validations 0 expresion", "true"),
+    ("schema", POLICY, "spec matchConditions 0 name", GONE),
+    ("schema", BINDING, "spec policy", "gliaforge-busy-pods"),
+    ("schema", BINDING, "apiVersion", "admissionregistration.k8s.io/v1beta1"),
     ("quantities", "Deployment/api", f"{BOX} resources limits memory", "1GiB"),
     ("quantities", "Deployment/api", f"{POD} volumes 0 emptyDir sizeLimit", "64MB"),
     ("restricted", "Deployment/api", f"{OWN} privileged", True),
@@ -53,8 +71,16 @@ MISTAKES: list[tuple[str, str, str, object]] = [
     ("confined", "StatefulSet/postgres", f"{OWN} readOnlyRootFilesystem", False),
     ("confined", "Deployment/api", f"{POD} automountServiceAccountToken", GONE),
     ("confined", "StatefulSet/seaweedfs", f"{POD} enableServiceLinks", GONE),
-    ("confined", "Deployment/worker-cpu", f"{POD} volumes 0 emptyDir", {}),
-    ("confined", "Deployment/worker-train", f"{BOX} volumeMounts 1", GONE),
+    ("confined", "Deployment/worker-cpu", f"{POD} volumes 1 emptyDir", {}),
+    ("confined", "Deployment/worker-train", f"{BOX} volumeMounts 2", GONE),
+    ("confined", "Deployment/worker-cpu", f"{TOKEN} expirationSeconds", 86400),
+    ("confined", "Deployment/worker-cpu", f"{TOKEN} expirationSeconds", GONE),
+    ("confined", "Deployment/worker-cpu", LABEL, GONE),
+    ("confined", "Deployment/worker-cpu", f"{POD} serviceAccountName", "gliaforge"),
+    ("confined", "Deployment/worker-cpu", f"{POD} automountServiceAccountToken", True),
+    ("confined", "Deployment/scheduler", f"{POD} volumes 0", MOUNTED),
+    ("confined", POLICY, "", GONE),
+    ("confined", BINDING, "", GONE),
     ("limits", "Deployment/api", f"{BOX} resources requests cpu", GONE),
     ("limits", "StatefulSet/valkey", f"{BOX} resources limits", GONE),
     ("limits", "Deployment/worker-train", f"{BOX} resources limits ephemeral-storage", GONE),
@@ -73,6 +99,18 @@ MISTAKES: list[tuple[str, str, str, object]] = [
     ("selectors", "Service/api", "spec selector", {"gliaforge/broker": "client"}),
     ("references", "Deployment/api", f"{BOX} envFrom 0 configMapRef name", "gliaforge"),
     ("references", "ServiceAccount/gliaforge", "", GONE),
+    ("references", "ServiceAccount/gliaforge-worker", "", GONE),
+    ("references", "Role/busy-pods", "", GONE),
+    ("references", "Role/busy-pods", "metadata namespace", GONE),
+    ("references", "RoleBinding/busy-pods", "subjects 0 name", "worker"),
+    ("references", POLICY, "", GONE),
+    ("references", BINDING, "spec policyName", "busy-pods"),
+    (
+        "references",
+        "Deployment/worker-cpu",
+        f"{POD} volumes 0 projected sources 1 configMap name",
+        "ca",
+    ),
     ("references", "PriorityClass/gliaforge-batch", "", GONE),
     ("references", "Deployment/worker-cpu", f"{POD} priorityClassName", GONE),
     ("references", "ScaledObject/worker-cpu", "spec scaleTargetRef name", "worker"),
@@ -116,6 +154,33 @@ MISTAKES: list[tuple[str, str, str, object]] = [
     ("network", "NetworkPolicy/storage", f"{EGRESS} ports 0", SSH),
     ("network", "NetworkPolicy/database", f"{EGRESS} ports", GONE),
     ("network", "Deployment/api", "spec template metadata labels gliaforge/broker", GONE),
+    ("network", "NetworkPolicy/kubernetes", "", GONE),
+    ("network", "NetworkPolicy/kubernetes", f"{EGRESS} to", ANYWHERE),
+    ("network", "NetworkPolicy/kubernetes", f"{EGRESS} ports 1 port", 10250),
+    ("network", "NetworkPolicy/kubernetes", "spec podSelector", {}),
+    ("network", "Deployment/worker-cpu", LABEL, GONE),
+    ("network", "Deployment/scheduler", LABEL, "client"),
+    ("rights", "Role/busy-pods", "rules 0 verbs", ["patch", "update"]),
+    ("rights", "Role/busy-pods", "rules 0 resources", ["pods", "pods/exec"]),
+    ("rights", "Role/busy-pods", "rules 0 apiGroups", ["*"]),
+    ("rights", "Service/api", "", CLUSTER_ROLE),
+    ("rights", "RoleBinding/busy-pods", "roleRef kind", "ClusterRole"),
+    ("rights", "RoleBinding/busy-pods", "subjects 0 name", "gliaforge"),
+    ("rights", "RoleBinding/busy-pods", "subjects 0 namespace", "default"),
+    ("rights", "RoleBinding/busy-pods", "subjects 0 kind", "Group"),
+    ("rights", POLICY, "", GONE),
+    ("rights", POLICY, "spec failurePolicy", "Ignore"),
+    ("rights", POLICY, "spec validations", []),
+    ("rights", POLICY, "spec matchConditions 0 expression", "false"),
+    ("rights", POLICY, "spec matchConditions", []),
+    ("rights", POLICY, f"{POLICED} resourceRules 0 operations", ["CREATE"]),
+    ("rights", POLICY, f"{POLICED} resourceRules 0 resources", ["pods/status"]),
+    ("rights", POLICY, f"{POLICED} resourceRules 0 resourceNames", ["api"]),
+    ("rights", POLICY, f"{POLICED} objectSelector", {"matchLabels": {"a": "b"}}),
+    ("rights", BINDING, "", GONE),
+    ("rights", BINDING, "spec policyName", "busy-pods"),
+    ("rights", BINDING, "spec validationActions", ["Audit"]),
+    ("rights", BINDING, "spec matchResources", {"objectSelector": {"matchLabels": {"a": "b"}}}),
     ("network", "NetworkPolicy/api-clients", "", GONE),
     ("network", "NetworkPolicy/api-clients", "spec ingress 0 from", GONE),
     ("network", "NetworkPolicy/api-clients", "spec ingress 0 from", [{"namespaceSelector": {}}]),
@@ -153,6 +218,7 @@ def make(objects: list[Manifest], name: str, where: str, what: object) -> None:
 def test_mistake_is_noticed(rule: str, name: str, where: str, what: object) -> None:
     objects = objects_of(
         "base",
+        "components/busy-pods",
         "components/data-services",
         "components/ingress",
         "components/observability",
