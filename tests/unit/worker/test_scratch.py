@@ -53,14 +53,14 @@ def test_flag_of_the_main_process_is_seen_by_its_pool(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "is_busy"),
     [
-        (f"run-{os.getpid()}-1-x", True),
-        (f"run-{os.getpid()}1-1-x", False),
-        (f"own-{os.getpid()}-1-x", False),
+        ("run-{pid}-1-x", True),
+        ("run-{pid}1-1-x", False),
+        ("own-{pid}-1-x", False),
         ("", False),
     ],
 )
 def test_run_folder_of_the_pool_is_a_job(tmp_path: Path, folder: str, *, is_busy: bool) -> None:
-    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder.format(pid=os.getpid())).mkdir(exist_ok=True)
     assert scratch.is_busy(tmp_path) is is_busy
 
 
