@@ -1,10 +1,8 @@
 """Ask whether generated images have the right label, and whether they help a classifier.
 
 Classifiers are trained on the real training images alone and together with generated ones, with
-equally many steps and from the same seeds, and are tested on unseen real images. All but one see
-classically augmented images: what helps only where augmentation was forgotten does not help.
-Intervals are over resampled groups of unseen images and resampled seeds; help and harm are
-corrected for the number of ratios that were tried (Holm 1979).
+equally many steps and from the same seeds, and are tested on unseen real images. Intervals are over
+resampled groups of unseen images and resampled seeds.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,11 +11,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation import classifier
-from models.evaluation.classifier import Examples, Lesson
+from models.evaluation.gains import Gains
 from models.evaluation.halves import (
     Floats,
-    Judgement,
     Rows,
     Side,
     Sides,
@@ -29,22 +25,14 @@ from models.evaluation.halves import (
     lacking,
     metric,
 )
+from models.evaluation.lessons import BASE, EVEN, FEWEST, SPACE, Taught, teach
 from models.evaluation.report import Axis, Light, Metric, Verdict
-from models.evaluation.thresholds import Thresholds
 from models.metrics.kernel import group_weights
 from models.metrics.ranking import areas
 
-SPACE = "classifier"
 _FEWEST_DRAWS, _MOST_DRAWS, _DRAWN_IMAGES = 300, 2000, 1_000_000
 """Of unseen images, as many draws as make so many images, within the bounds."""
 MIN_LABELS = 2
-_FEWEST = 10
-"""Training images of a label, and images that a filter leaves, for it to be learnt from."""
-BASE, PLAIN = "real, augmented", "real, not augmented"
-ONLY, SHUFFLED = "generated alone", "real and generated 1:1, labels shuffled"
-EVEN, TWICE = "real and generated 1:1", "real and generated 1:2"
-FILTERED = "real and generated 1:1, without flagged images"
-_RATIOS = (EVEN, TWICE, FILTERED)
 
 
 @dataclass(frozen=True)
@@ -76,43 +64,6 @@ def measure(
     )
 
 
-@dataclass(frozen=True)
-class Taught:
-    """What the classifiers of every lesson make of images: `(n, classes)` for each seed."""
-
-    of_unseen: dict[str, list[Floats]]
-    """By lesson, probabilities of the labels of unseen real images."""
-    of_made: list[Floats]
-    """Those of generated images, by the classifiers of real ones."""
-
-
-def teach(
-    sides: tuple[Side, Side, Side], is_flagged: NDArray[np.bool_], terms: Terms, tell: Steps
-) -> Taught:
-    """Train every lesson from every seed."""
-    config = terms.config
-    real, unseen, made = (Examples.of(side.images, side.labels) for side in sides)
-    lessons = _lessons(real, made, is_flagged, terms.seed)
-    taught = Taught({name: [] for name in lessons}, [])
-    for number, (name, lesson) in enumerate(lessons.items(), 1):
-        for turn in range(config.classifier_seeds):
-            tell(
-                f"training classifiers on {name} (lesson {number} of {len(lessons)}, classifier"
-                f" {turn + 1} of {config.classifier_seeds})"
-            )
-            network = classifier.train(
-                lesson,
-                len(terms.names),
-                config.classifier_steps,
-                terms.seed * 1000 + turn,
-                tell.check,
-            )
-            taught.of_unseen[name].append(classifier.probabilities(network, unseen.images))
-            if name == BASE:
-                taught.of_made.append(classifier.probabilities(network, made.images))
-    return taught
-
-
 def judge(
     sides: tuple[Side, Side, Side],
     pairs: Sequence[Sides],
@@ -130,7 +81,7 @@ def judge(
     for name, one in taught.of_unseen.items():
         check()
         areas_of[name] = draws.areas(one)
-    gains = _Gains(areas_of, pairs[0])
+    gains = Gains(areas_of, pairs[0])
     low, middle, high = band(gains.areas[BASE])
     if not low > thresholds.learnable_area:
         return _grey(
@@ -164,10 +115,10 @@ def judge(
 def _unlearnable(sides: tuple[Side, Side, Side], names: Sequence[str]) -> str | None:
     training, holdout, generated = sides
     counts = np.bincount(training.labels, minlength=len(names))
-    known = [n for n in range(len(names)) if counts[n] >= _FEWEST and (holdout.labels == n).any()]
+    known = [n for n in range(len(names)) if counts[n] >= FEWEST and (holdout.labels == n).any()]
     if len(known) < MIN_LABELS:
         return (
-            f"not assessable: {len(known)} labels have {_FEWEST} training images and one that is"
+            f"not assessable: {len(known)} labels have {FEWEST} training images and one that is"
             f" unseen, {MIN_LABELS} are needed"
         )
     if not np.isin(generated.labels, holdout.labels).any():
@@ -187,26 +138,6 @@ def _stand_ins(sides: tuple[Side, Side, Side], names: Sequence[str]) -> list[str
 def _grey(reason: str, metrics: list[Metric] | None = None) -> Worth:
     verdict = Verdict(verdict=Light.GREY, reason=reason)
     return Worth(dict.fromkeys((Axis.LABELS, Axis.UTILITY), verdict), metrics or [])
-
-
-def _lessons(
-    real: Examples, made: Examples, is_flagged: NDArray[np.bool_], seed: int
-) -> dict[str, Lesson]:
-    order = np.random.default_rng([seed, 5]).permutation(len(made))
-    shuffled = Examples(made.images, made.labels[order])
-    lessons = {
-        BASE: Lesson(real),
-        PLAIN: Lesson(real, is_varied=False),
-        EVEN: Lesson(real, made, 1 / 2),
-        TWICE: Lesson(real, made, 2 / 3),
-        SHUFFLED: Lesson(real, shuffled, 1 / 2),
-    }
-    if np.isin(real.labels, made.labels).all():  # else real images would stand in
-        lessons[ONLY] = Lesson(real, made, 1.0)
-    kept = np.flatnonzero(~is_flagged)
-    if is_flagged.any() and len(kept) >= _FEWEST:
-        lessons[FILTERED] = Lesson(real, made.take(kept), 1 / 2)
-    return lessons
 
 
 @dataclass(frozen=True)
@@ -247,91 +178,11 @@ class _Draws:
         )
 
 
-@dataclass(frozen=True)
-class _Gains:
-    """The areas under the curve of every lesson, `(draws,)` each."""
-
-    areas: dict[str, Floats]
-    pooled: Sides
-
-    def information(self) -> list[Metric]:
-        """Return the area of every lesson."""
-        told = Light.GREY, "for information: what counts is the gain"
-        return [
-            metric(self.pooled, "auroc", f"{SPACE}/{name}", values, told)
-            for name, values in self.areas.items()
-        ]
-
-    def judged(self, thresholds: Thresholds) -> tuple[list[Metric], Verdict]:
-        """Return the gain of each lesson beyond augmentation, and what they say together."""
-        gains = {name: self.areas[name] - self.areas[BASE] for name in self.areas if name != BASE}
-        tried = [name for name in _RATIOS if name in gains]
-        helps = holm([_doubt(gains[name]) for name in tried])
-        harms = holm([_doubt(-gains[name]) for name in tried])
-        told: dict[str, Judgement] = {
-            name: _judge(gains[name], help_, harm, thresholds)
-            for name, help_, harm in zip(tried, helps, harms, strict=True)
-        }
-        aside = {
-            PLAIN: "for information: what is lost without augmentation",
-            ONLY: "for information: what is lost without real images",
-            SHUFFLED: "for information: the known fault, generated images with labels at random",
-        }
-        found = [
-            metric(
-                self.pooled,
-                "auroc_gain",
-                f"{SPACE}/{name}",
-                values,
-                told.get(name) or (Light.GREY, aside[name]),
-                np.zeros_like(values) if name in tried else None,
-                gains[SHUFFLED] if name in tried else None,
-            )
-            for name, values in gains.items()
-        ]
-        return found, _together(told)
-
-
 def _mean(rows: list[Floats]) -> Floats:
     """Return the mean of what could be computed of each draw, `(draws,)`; `nan` if nothing."""
     known = ~np.isnan(rows)
     count = known.sum(0)
     return np.asarray(np.where(known, rows, 0.0).sum(0) / np.where(count > 0, count, np.nan))
-
-
-def holm(doubts: list[float]) -> list[float]:
-    """Return p-values corrected for how many there are, in their order (Holm 1979)."""
-    adjusted, worst = [0.0] * len(doubts), 0.0
-    for rank, at in enumerate(sorted(range(len(doubts)), key=lambda one: doubts[one])):
-        worst = max(worst, min(1.0, (len(doubts) - rank) * doubts[at]))
-        adjusted[at] = worst
-    return adjusted
-
-
-def _doubt(gain: Floats) -> float:
-    """Return the p-value of there being no gain, from its draws."""
-    return float((1 + (gain <= 0).sum()) / (1 + len(gain)))
-
-
-def _judge(gain: Floats, help_: float, harm: float, thresholds: Thresholds) -> Judgement:
-    low, _, high = band(gain)
-    words = f"{low:+.3f} to {high:+.3f} of area under the curve beyond augmentation alone"
-    if help_ <= thresholds.gain_error and np.nanmedian(gain) >= thresholds.gain_green:
-        return Light.GREEN, f"helps: {words}"
-    if harm <= thresholds.gain_error:
-        return Light.RED, f"harms: {words}"
-    if max(-low, high) <= thresholds.gain_none:
-        return Light.AMBER, f"no detectable change: {words}"
-    return Light.AMBER, f"inconclusive: {words}; more unseen patients would tell"
-
-
-def _together(told: dict[str, Judgement]) -> Verdict:
-    """Judge by the best ratio, which is the one to take; harmful is what harms at every ratio."""
-    for light in (Light.GREEN, Light.AMBER, Light.RED):
-        for name, (own, reason) in told.items():
-            if own is light:
-                return Verdict(verdict=light, reason=f"{name}: {reason}")
-    raise AssertionError("two ratios are always tried")
 
 
 class _Rights:

@@ -5,42 +5,16 @@ import pytest
 from numpy.typing import NDArray
 
 from models.config import ReportConfig
-from models.evaluation import classifier, utility
+from models.evaluation import classifier, lessons, suite, utility
 from models.evaluation.classifier import Examples, Lesson
-from models.evaluation.halves import Side, Sides, Terms, pair
+from models.evaluation.halves import Side, Terms, pair
 from models.evaluation.report import Axis, Light, Metric
-from models.evaluation.thresholds import THRESHOLDS
-from models.evaluation.utility import Taught, Worth, holm
+from models.evaluation.thresholds import THRESHOLDS, Thresholds
+from models.evaluation.utility import Worth
+from tests.unit.models.evaluation.shapes import CONFIG, NAMES, setting, shapes, suppose
 from tests.unit.models.evaluation.told import Told
 
-NAMES = ("disc", "ring", "stripe")
-CONFIG = ReportConfig.model_validate(
-    {
-        "profile": "deep",
-        "draws": 20,
-        "min_holdout_images": 30,
-        "min_generated_images": 30,
-        "classifier_steps": 60,
-        "classifier_seeds": 2,
-    }
-)
-Floats = NDArray[np.float64]
-Labels = NDArray[np.int64]
-
-
-def shapes(count: int, seed: int, noise: float = 130) -> Side:
-    """Draw noisy shapes, one kind a label, each of its own group."""
-    random = np.random.default_rng(seed)
-    down, across = np.mgrid[:64, :64]
-    images = []
-    labels = np.arange(count) % len(NAMES)
-    for label in labels:
-        radius = np.hypot(*(axis - random.uniform(24, 40) for axis in (down, across)))
-        size = random.uniform(8, 14)
-        shape = (radius < size, abs(radius - size) < 2.5, abs((down - across) % 16 - 8) < 3)
-        images.append(60 + 90 * shape[label] + random.normal(0, noise, (64, 64)))
-    pixels = np.clip(images, 0, 255).astype(np.uint8)
-    return Side(pixels, labels, np.arange(count))
+TRAINING, UNSEEN = shapes(45, 0), shapes(90, 1)
 
 
 @pytest.fixture(autouse=True)
@@ -48,46 +22,18 @@ def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(utility, "_MOST_DRAWS", 500)
 
 
-TRAINING, UNSEEN = shapes(45, 0), shapes(90, 1)
-
-
-def setting(sides: tuple[Side, Side, Side]) -> tuple[list[Sides], Terms]:
-    pairs = [pair(None, sides, [np.arange(len(side)) for side in sides], CONFIG.draws, [0])]
-    for number, name in enumerate(NAMES):
-        of_label = [np.flatnonzero(side.labels == number) for side in sides]
-        if len(of_label[1]):
-            pairs.append(pair(name, sides, of_label, CONFIG.draws, [0]))
-    return pairs, Terms(NAMES, NAMES, CONFIG, THRESHOLDS, 0)
-
-
-def ask(made: Side, is_flagged: NDArray[np.bool_] | None = None) -> Worth:
+def ask(
+    made: Side,
+    is_flagged: NDArray[np.bool_] | None = None,
+    training: Side = TRAINING,
+    config: ReportConfig = CONFIG,
+    thresholds: Thresholds = THRESHOLDS,
+) -> Worth:
     """Train classifiers for real."""
-    sides = (TRAINING, UNSEEN, made)
+    sides = (training, UNSEEN, made)
     flags = np.zeros(len(made), bool) if is_flagged is None else is_flagged
-    pairs, terms = setting(sides)
+    pairs, terms = setting(sides, config, thresholds)
     return utility.measure(sides, pairs, flags, terms, Told())
-
-
-def suppose(made: Labels, right_made: float, right_real: float, **lessons: float) -> Worth:
-    """Judge by classifiers that are right so often, after some lessons more often than by real."""
-    random = np.random.default_rng(0)
-
-    def guesses(labels: Labels, right: float) -> list[Floats]:
-        return [
-            np.eye(3)[np.where(random.random(len(labels)) < right, labels, (labels + 1) % 3)]
-            + random.uniform(0, 0.1, (len(labels), 3))
-            for _ in range(4)
-        ]
-
-    unseen = Side(np.zeros((300, 1, 1), np.uint8), np.arange(300) % 3, np.arange(300) // 3)
-    other = Side(np.zeros((len(made), 1, 1), np.uint8), made, np.arange(len(made)))
-    sides = (unseen, unseen, other)
-    rates = dict.fromkeys((utility.PLAIN, utility.SHUFFLED, utility.ONLY), right_real - 0.2)
-    rates |= {utility.BASE: right_real, utility.EVEN: right_real, utility.TWICE: right_real}
-    rates |= {getattr(utility, name): right_real + gain for name, gain in lessons.items()}
-    of_unseen = {name: guesses(unseen.labels, right) for name, right in rates.items()}
-    pairs, terms = setting(sides)
-    return utility.judge(sides, pairs, Taught(of_unseen, guesses(made, right_made)), terms)
 
 
 def the(found: Worth, name: str, space: str, label: str | None = None) -> Metric:
@@ -110,32 +56,27 @@ def test_fresh_images_do_no_harm_and_have_the_right_labels(fresh: Worth) -> None
 
 
 @pytest.mark.slow
-def test_every_lesson_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_lesson_is_measured() -> None:
     short = CONFIG.model_copy(update={"classifier_steps": 10})
-    monkeypatch.setitem(globals(), "CONFIG", short)
-    monkeypatch.setitem(
-        globals(), "THRESHOLDS", THRESHOLDS.model_copy(update={"learnable_area": 0})
-    )
-    found = ask(shapes(300, 2), np.arange(300) % 10 == 0)
+    any_area = THRESHOLDS.model_copy(update={"learnable_area": 0})
+    flags = np.arange(300) % 10 == 0
+    found = ask(shapes(300, 2), flags, TRAINING, short, any_area)
     gains = {one.space for one in found.metrics if one.id == "auroc_gain"}
     assert gains == {
         f"classifier/{name}"
         for name in (
-            utility.PLAIN,
-            utility.EVEN,
-            utility.TWICE,
-            utility.SHUFFLED,
-            utility.ONLY,
-            utility.FILTERED,
+            *(lessons.PLAIN, lessons.EVEN, lessons.TWICE),
+            *(lessons.SHUFFLED, lessons.ONLY, lessons.FILTERED),
         )
     }
+    assert len(gains) + 1 == suite._LESSONS
     assert {one.label for one in found.metrics if one.id == "recall_gain"} == set(NAMES)
 
 
 @pytest.mark.slow
 def test_known_fault_stands_beside_each_ratio(fresh: Worth) -> None:
-    even = the(fresh, "auroc_gain", f"classifier/{utility.EVEN}")
-    shuffled = the(fresh, "auroc_gain", f"classifier/{utility.SHUFFLED}")
+    even = the(fresh, "auroc_gain", f"classifier/{lessons.EVEN}")
+    shuffled = the(fresh, "auroc_gain", f"classifier/{lessons.SHUFFLED}")
     assert even.control == shuffled.value
     assert shuffled.value is not None
     assert shuffled.value < 0
@@ -166,17 +107,17 @@ def test_labels_at_random_are_red_however_hard_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("lessons", "light"),
+    ("gains", "light"),
     [
-        ({"EVEN": 0.15}, Light.GREEN),
-        ({"EVEN": 0.15, "TWICE": -0.15}, Light.GREEN),
-        ({"EVEN": -0.15, "TWICE": -0.15}, Light.RED),
-        ({"EVEN": -0.15}, Light.AMBER),
+        ({lessons.EVEN: 0.15}, Light.GREEN),
+        ({lessons.EVEN: 0.15, lessons.TWICE: -0.15}, Light.GREEN),
+        ({lessons.EVEN: -0.15, lessons.TWICE: -0.15}, Light.RED),
+        ({lessons.EVEN: -0.15}, Light.AMBER),
         ({}, Light.AMBER),
     ],
 )
-def test_best_ratio_decides(lessons: dict[str, float], light: Light) -> None:
-    found = suppose(np.arange(600) % 3, 0.8, 0.8, **lessons)
+def test_best_ratio_decides(gains: dict[str, float], light: Light) -> None:
+    found = suppose(np.arange(600) % 3, 0.8, 0.8, gains)
     assert found.verdicts[Axis.UTILITY].verdict is light, found.verdicts[Axis.UTILITY].reason
 
 
@@ -218,8 +159,8 @@ def test_labels_that_are_not_on_both_sides_give_no_verdict() -> None:
 def test_generated_images_alone_are_not_asked_where_a_label_is_missing() -> None:
     real = Examples.of(TRAINING.images, TRAINING.labels)
     few = real.take(np.flatnonzero(real.labels < 2))
-    assert utility.ONLY not in utility._lessons(real, few, np.zeros(len(few), bool), 0)
-    assert utility.ONLY in utility._lessons(real, real, np.zeros(len(real), bool), 0)
+    assert lessons.ONLY not in lessons.plan(real, few, np.zeros(len(few), bool), 0)
+    assert lessons.ONLY in lessons.plan(real, real, np.zeros(len(real), bool), 0)
 
 
 def test_one_label_gives_no_verdict() -> None:
@@ -260,15 +201,3 @@ def test_training_can_be_ended_at_any_step() -> None:
 def test_larger_images_are_looked_at_at_one_size() -> None:
     large = np.repeat(np.repeat(TRAINING.images, 2, 1), 2, 2)
     assert Examples.of(large, TRAINING.labels).images.shape == (45, 1, 64, 64)
-
-
-@pytest.mark.parametrize(
-    ("doubts", "expected"),
-    [
-        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),  # Holm 1979: 3 * .01, max(2 * .03, 1 * .04)
-        ([0.5, 0.9], [1.0, 1.0]),
-        ([0.02], [0.02]),
-    ],
-)
-def test_holm_corrects_step_by_step(doubts: list[float], expected: list[float]) -> None:
-    assert holm(doubts) == pytest.approx(expected)

@@ -1,0 +1,82 @@
+"""Teach classifiers: what each of them learns from, and what it then makes of other images.
+
+All but one see classically augmented images: what helps only where augmentation was forgotten does
+not help.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.evaluation import classifier
+from models.evaluation.classifier import Examples, Lesson
+from models.evaluation.halves import Floats, Side, Steps, Terms
+
+SPACE = "classifier"
+"""Before the name of a lesson in the space of a metric."""
+BASE, PLAIN = "real, augmented", "real, not augmented"
+ONLY, SHUFFLED = "generated alone", "real and generated 1:1, labels shuffled"
+EVEN, TWICE = "real and generated 1:1", "real and generated 1:2"
+FILTERED = "real and generated 1:1, without flagged images"
+RATIOS = (EVEN, TWICE, FILTERED)
+FEWEST = 10
+"""Training images of a label, and images that a filter leaves, for it to be learnt from."""
+
+
+@dataclass(frozen=True)
+class Taught:
+    """What the classifiers of every lesson make of images: `(n, classes)` for each seed."""
+
+    of_unseen: dict[str, list[Floats]]
+    """By lesson, probabilities of the labels of unseen real images."""
+    of_made: list[Floats]
+    """Those of generated images, by the classifiers of real ones."""
+
+
+def teach(
+    sides: tuple[Side, Side, Side], is_flagged: NDArray[np.bool_], terms: Terms, tell: Steps
+) -> Taught:
+    """Train every lesson from every seed."""
+    config, names = terms.config, terms.names
+    real, unseen, made = (Examples.of(side.images, side.labels) for side in sides)
+    lessons = plan(real, made, is_flagged, terms.seed)
+    taught = Taught({name: [] for name in lessons}, [])
+    for number, (name, lesson) in enumerate(lessons.items(), 1):
+        for turn in range(config.classifier_seeds):
+            tell(
+                f"training classifiers on {name} (lesson {number} of {len(lessons)}, classifier"
+                f" {turn + 1} of {config.classifier_seeds})"
+            )
+            network = classifier.train(
+                lesson,
+                len(names),
+                config.classifier_steps,
+                terms.seed * 1000 + turn,
+                tell.check,
+            )
+            taught.of_unseen[name].append(classifier.probabilities(network, unseen.images))
+            if name == BASE:
+                taught.of_made.append(classifier.probabilities(network, made.images))
+    return taught
+
+
+def plan(
+    real: Examples, made: Examples, is_flagged: NDArray[np.bool_], seed: int
+) -> dict[str, Lesson]:
+    """Return the lessons of all training images, by name."""
+    order = np.random.default_rng([seed, 5]).permutation(len(made))
+    shuffled = Examples(made.images, made.labels[order])
+    lessons = {
+        BASE: Lesson(real),
+        PLAIN: Lesson(real, is_varied=False),
+        EVEN: Lesson(real, made, 1 / 2),
+        TWICE: Lesson(real, made, 2 / 3),
+        SHUFFLED: Lesson(real, shuffled, 1 / 2),
+    }
+    if np.isin(real.labels, made.labels).all():  # else real images would stand in
+        lessons[ONLY] = Lesson(real, made, 1.0)
+    kept = np.flatnonzero(~is_flagged)
+    if is_flagged.any() and len(kept) >= FEWEST:
+        lessons[FILTERED] = Lesson(real, made.take(kept), 1 / 2)
+    return lessons
