@@ -12,7 +12,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from models.evaluation.intensity import LEVELS, SPACES, Comparison, Space, cut
-from models.evaluation.report import Metric
+from models.evaluation.report import LearningCurve, Metric
 from models.evaluation.spectrum import Spectra
 from models.metrics.spectrum import HIGH_FROM, RINGS
 
@@ -22,6 +22,8 @@ _OFF_SCALE = {"kernel_distance", "frechet_distance", "high_frequency_db"}
 LEAST_SHOWN_DB, DIVERGING = 3.0, "PuOr_r"
 """The colours reach at least so far; purple and orange differ to the colour-blind too."""
 STRIP_GAP_PX, WHITE = 2, 255
+ARM_SHIFT = 0.6
+"""Percent of the patients, by which two arms of a learning curve stand apart."""
 ROW_INCHES, WIDTH_INCHES, DPI = 2.6, 11.0, 100
 
 
@@ -188,6 +190,56 @@ def _draw_rings(axes: Axes, spectra: Spectra) -> None:
     axes.set_ylabel("mean power, dB", fontsize=8)
     axes.grid(alpha=0.25)
     axes.legend(frameon=False, fontsize=8)
+
+
+def draw_learning_curve(path: Path, curve: LearningCurve, metrics: Sequence[Metric]) -> None:
+    """Write the area under the curve by share of the training patients; whiskers are 5 to 95 %.
+
+    Real images alone are dots on a line; with generated ones they are squares on a dashed line, a
+    little to the right so that no whisker hides another.
+    """
+    figure = Figure(figsize=(WIDTH_INCHES, 4.4), dpi=DPI)
+    FigureCanvasAgg(figure)
+    figure.set_layout_engine("constrained")
+    figure.suptitle(
+        "Learning curve with and without SYNTHETIC images (not for diagnosis)", fontsize=13
+    )
+    axes = figure.subplots()
+    areas = {one.space: one for one in metrics if one.id == "auroc" and one.label is None}
+    alone = [areas[point.alone] for point in curve.points]
+    together = [areas[point.together] for point in curve.points]
+    shares = np.array([100 * point.share for point in curve.points])
+    _draw_arm(axes, shares - ARM_SHIFT, alone, "o-", REAL_COLOUR, "real images alone")
+    _draw_arm(axes, shares + ARM_SHIFT, together, "s--", GENERATED_COLOUR, "real and generated 1:1")
+    axes.set_xticks(
+        shares,
+        [
+            f"{100 * one.share:.0f} %\n{one.groups} patients or groups\n{one.images:,} images"
+            for one in curve.points
+        ],
+    )
+    axes.set_xlabel(
+        "share of the training patients; the generator may have learnt from all of them"
+    )
+    axes.set_ylabel("area under the curve\non unseen patients, 5 to 95 %")
+    axes.grid(alpha=0.25)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
+    figure.savefig(path, metadata={"Software": "gliaforge", "Description": "SYNTHETIC"})
+
+
+def _draw_arm(
+    axes: Axes,
+    places: NDArray[np.float64],
+    arm: Sequence[Metric],
+    mark: str,
+    colour: str,
+    name: str,
+) -> None:
+    values = np.array([one.value for one in arm], np.float64)
+    low, high = np.array([one.ci for one in arm], np.float64).T
+    axes.errorbar(
+        places, values, (values - low, high - values), fmt=mark, color=colour, capsize=4, label=name
+    )
 
 
 def write_strip(path: Path, images: NDArray[np.uint8], what: str) -> None:

@@ -3,6 +3,7 @@
 Help and harm are corrected for the number of ratios that were tried (Holm 1979).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,8 @@ from models.evaluation.lessons import (
     RATIOS,
     SHUFFLED,
     SPACE,
+    alone,
+    together,
 )
 from models.evaluation.report import Light, Metric, Verdict
 from models.evaluation.thresholds import Thresholds
@@ -24,6 +27,8 @@ _ASIDE = {
     ONLY: "for information: what is lost without real images",
     SHUFFLED: "for information: the known fault, generated images with labels at random",
 }
+_LOST = "for information: what is lost without the other patients, in as many steps"
+_ADDED = "for information: beyond the same patients alone; the verdict is that of all patients"
 
 
 @dataclass(frozen=True)
@@ -39,8 +44,13 @@ class Gains:
         return [self._metric("auroc", name, values, told) for name, values in self.areas.items()]
 
     def judged(self, thresholds: Thresholds) -> tuple[list[Metric], Verdict]:
-        """Return the gain of each lesson beyond augmentation, and what they say together."""
-        gains = {name: self.areas[name] - self.areas[BASE] for name in self.areas if name != BASE}
+        """Return the gain of each lesson beyond augmentation, and what they say together.
+
+        The ratios alone decide, and of all training patients: what the learning curve says of fewer
+        is another question, is asked once more at each share, and is no part of the correction.
+        """
+        names = [name for name in self.areas if name in (*RATIOS, *_ASIDE)]
+        gains = {name: self.areas[name] - self.areas[BASE] for name in names}
         tried = [name for name in RATIOS if name in gains]
         helps = holm([_doubt(gains[name]) for name in tried])
         harms = holm([_doubt(-gains[name]) for name in tried])
@@ -60,6 +70,16 @@ class Gains:
             for name, values in gains.items()
         ]
         return found, _together(told)
+
+    def with_fewer(self, shares: Sequence[float]) -> list[Metric]:
+        """Return what is lost with a share of the patients, and what generated images add to it."""
+        found = []
+        for share in shares:
+            few, both = alone(share), together(share)
+            lost, added = self.areas[few] - self.areas[BASE], self.areas[both] - self.areas[few]
+            found.append(self._metric("auroc_gain", few, lost, (Light.GREY, _LOST)))
+            found.append(self._metric("auroc_gain", both, added, (Light.GREY, _ADDED)))
+        return found
 
     def _metric(
         self,

@@ -4,14 +4,16 @@ All but one see classically augmented images: what helps only where augmentation
 not help.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation import classifier
+from models.evaluation import classifier, parts
 from models.evaluation.classifier import Examples, Lesson
 from models.evaluation.halves import Floats, Side, Steps, Terms
+from models.evaluation.parts import FEWEST, Part
 
 SPACE = "classifier"
 """Before the name of a lesson in the space of a metric."""
@@ -20,8 +22,16 @@ ONLY, SHUFFLED = "generated alone", "real and generated 1:1, labels shuffled"
 EVEN, TWICE = "real and generated 1:1", "real and generated 1:2"
 FILTERED = "real and generated 1:1, without flagged images"
 RATIOS = (EVEN, TWICE, FILTERED)
-FEWEST = 10
-"""Training images of a label, and images that a filter leaves, for it to be learnt from."""
+
+
+def alone(share: float) -> str:
+    """Name the lesson of real images of a share of the patients."""
+    return BASE if share == 1 else f"real ({100 * share:.0f} % of the patients), augmented"
+
+
+def together(share: float) -> str:
+    """Name the lesson of these and generated images."""
+    return EVEN if share == 1 else f"real ({100 * share:.0f} % of the patients) and generated 1:1"
 
 
 @dataclass(frozen=True)
@@ -32,6 +42,10 @@ class Taught:
     """By lesson, probabilities of the labels of unseen real images."""
     of_made: list[Floats]
     """Those of generated images, by the classifiers of real ones."""
+    parts: list[Part] = field(default_factory=list)
+    """Of the training patients, that lessons were about; the whole last."""
+    left_out: list[str] = field(default_factory=list)
+    """Why there are not more of them."""
 
 
 def teach(
@@ -39,9 +53,11 @@ def teach(
 ) -> Taught:
     """Train every lesson from every seed."""
     config, names = terms.config, terms.names
+    known = parts.learnable(sides[0], sides[1], len(names))
+    divided, left_out = parts.divide(sides[0], known, names, terms.seed)
     real, unseen, made = (Examples.of(side.images, side.labels) for side in sides)
-    lessons = plan(real, made, is_flagged, terms.seed)
-    taught = Taught({name: [] for name in lessons}, [])
+    lessons = plan(real, made, is_flagged, terms.seed) | plan_parts(real, made, divided[:-1])
+    taught = Taught({name: [] for name in lessons}, [], divided, left_out)
     for number, (name, lesson) in enumerate(lessons.items(), 1):
         for turn in range(config.classifier_seeds):
             tell(
@@ -79,4 +95,14 @@ def plan(
     kept = np.flatnonzero(~is_flagged)
     if is_flagged.any() and len(kept) >= FEWEST:
         lessons[FILTERED] = Lesson(real, made.take(kept), 1 / 2)
+    return lessons
+
+
+def plan_parts(real: Examples, made: Examples, some: Sequence[Part]) -> dict[str, Lesson]:
+    """Return the lessons of parts of the training images: of each alone, and together with made."""
+    lessons = {}
+    for part in some:
+        of_part = real.take(part.rows)
+        lessons[alone(part.share)] = Lesson(of_part)
+        lessons[together(part.share)] = Lesson(of_part, made, 1 / 2)
     return lessons

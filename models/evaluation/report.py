@@ -88,6 +88,24 @@ class Explanation(Frozen):
     direction: str = Field(description="In words: generated images have less ...")
 
 
+class CurvePoint(Frozen):
+    """What classifiers learn from a part of the training patients."""
+
+    share: float = Field(description="Of the groups of the training images, in (0, 1].")
+    images: int
+    groups: int
+    alone: str = Field(description="Space of the metrics where only these images were learnt from.")
+    together: str = Field(description="Likewise, where half was generated.")
+
+
+class LearningCurve(Frozen):
+    """How much patients bring, and what generated images add to few of them."""
+
+    points: list[CurvePoint] = Field(description="The smallest share first, all patients last.")
+    summary: str = Field(description="What is to be seen, in a sentence.")
+    caution: str = Field(description="What it does not say.")
+
+
 class Check(Frozen):
     """One count of the integrity gate, with its limit in words."""
 
@@ -137,6 +155,11 @@ class ReportDocument(Frozen):
     metrics: list[Metric]
     explanations: list[Explanation] = Field(
         default=[], description="What gives them away, the clearest first; of each space and label."
+    )
+    learning_curve: LearningCurve | None = Field(
+        default=None,
+        description="Drawn as the plot `learning_curve`, in profile deep; null where the labels"
+        " cannot be learnt, or the training patients are too few to be divided.",
     )
     limits: list[str]
     method: Method

@@ -34,7 +34,7 @@ from models.evaluation.halves import (
 )
 from models.evaluation.images import Judged
 from models.evaluation.integrity import RealPixels
-from models.evaluation.report import Axis, Explanation, Light, Metric, Verdict
+from models.evaluation.report import Axis, Explanation, LearningCurve, Light, Metric, Verdict
 from models.evaluation.shown import Strip
 from models.metrics.copy_search import Images
 from models.metrics.spaces.space import features
@@ -70,6 +70,7 @@ class Findings:
     spectra: spectrum.Spectra | None = None
     """Where images could be compared."""
     strips: list[Strip] = field(default_factory=list)
+    learning_curve: LearningCurve | None = None
 
 
 @dataclass(frozen=True)
@@ -159,11 +160,12 @@ def measure(
     judged = _judged(spaces[0], everything, copies.correlations, is_copy)
     verdicts = {axis: axis_verdict(found) for axis, found in metrics.items()}
     limits += _too_good(metrics[Axis.FIDELITY], verdicts[Axis.COPIES])
+    worth = utility.Worth({})
     if terms.config.profile is ReportProfile.DEEP:
         worth = utility.measure(sides, pairs, judged.is_flagged[everything.kept], terms, tell)
-        metrics |= {Axis.UTILITY: worth.metrics}
-        verdicts |= worth.verdicts
-        limits += worth.limits
+    metrics |= {Axis.UTILITY: worth.metrics}
+    verdicts |= worth.verdicts
+    limits += worth.limits
     return Findings(
         verdicts,
         [metric for found in metrics.values() for metric in found],
@@ -175,6 +177,7 @@ def measure(
         explanations,
         spectra,
         shown.strips(holdout, generated, terms.names, terms.seed),
+        worth.curve,
     )
 
 

@@ -22,6 +22,7 @@ from models.evaluation import integrity, reading
 from models.evaluation.figures import (
     draw_excess,
     draw_intensity,
+    draw_learning_curve,
     draw_rows,
     draw_spectrum,
     write_strip,
@@ -89,7 +90,7 @@ GENERATED_TITLE = "SYNTHETIC images, chosen at random"
 CLOSEST_TITLE = "SYNTHETIC images that resemble a training image most, above those (PATIENT images)"
 _COPIED = ("exact_copies", "mirrored_copies")
 _STEPS = {ReportProfile.QUICK: 4, ReportProfile.STANDARD: 15, ReportProfile.DEEP: 15}
-_LESSONS = 7
+_LESSONS = 11
 """Of classifiers, at most."""
 
 
@@ -150,6 +151,7 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         checks=checks,
         metrics=metrics,
         explanations=found.explanations if found else [],
+        learning_curve=found.learning_curve if found else None,
         limits=[*_LIMITS[spec.config.profile], *limits],
         method=_method(threshold, mix, spec),
         config=spec.config,
@@ -208,6 +210,8 @@ def _look_closer(
     plots = outputs / "plots"
     if found.spectra is not None:
         draw_spectrum(plots / "spectrum.png", found.spectra)
+    if found.learning_curve is not None:
+        draw_learning_curve(plots / "learning_curve.png", found.learning_curve, found.metrics)
     draw_rows(plots / f"{GENERATED}.png", found.generated, GENERATED_TITLE)
     draw_rows(plots / f"{CLOSEST}.png", found.closest, CLOSEST_TITLE)
     for number, strip in enumerate(found.strips):

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from models.evaluation import learning_curve, parts
 from models.evaluation.gains import Gains
 from models.evaluation.halves import (
     Floats,
@@ -25,8 +26,8 @@ from models.evaluation.halves import (
     lacking,
     metric,
 )
-from models.evaluation.lessons import BASE, EVEN, FEWEST, SPACE, Taught, teach
-from models.evaluation.report import Axis, Light, Metric, Verdict
+from models.evaluation.lessons import BASE, EVEN, SPACE, Taught, teach
+from models.evaluation.report import Axis, LearningCurve, Light, Metric, Verdict
 from models.metrics.kernel import group_weights
 from models.metrics.ranking import areas
 
@@ -42,6 +43,8 @@ class Worth:
     verdicts: dict[Axis, Verdict]
     metrics: list[Metric] = field(default_factory=list)
     limits: list[str] = field(default_factory=list)
+    curve: LearningCurve | None = None
+    """Where the training patients could be divided."""
 
 
 def measure(
@@ -105,21 +108,23 @@ def judge(
         for one in pairs
         if one.label is not None and len(one.holdout)
     ]
+    found += gains.with_fewer([part.share for part in taught.parts[:-1]])
+    found += gains.information()
     return Worth(
         {Axis.LABELS: axis_verdict(labels), Axis.UTILITY: verdict},
-        [*labels, *found, *gains.information(), *recalls],
-        _stand_ins(sides, names),
+        [*labels, *found, *recalls],
+        [*_stand_ins(sides, names), *taught.left_out],
+        learning_curve.draw(taught.parts, found),
     )
 
 
 def _unlearnable(sides: tuple[Side, Side, Side], names: Sequence[str]) -> str | None:
     training, holdout, generated = sides
-    counts = np.bincount(training.labels, minlength=len(names))
-    known = [n for n in range(len(names)) if counts[n] >= FEWEST and (holdout.labels == n).any()]
+    known = parts.learnable(training, holdout, len(names))
     if len(known) < MIN_LABELS:
         return (
-            f"not assessable: {len(known)} labels have {FEWEST} training images and one that is"
-            f" unseen, {MIN_LABELS} are needed"
+            f"not assessable: {len(known)} labels have {parts.FEWEST} training images and one that"
+            f" is unseen, {MIN_LABELS} are needed"
         )
     if not np.isin(generated.labels, holdout.labels).any():
         return "not assessable: no label has generated and unseen real images"

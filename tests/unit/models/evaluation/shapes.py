@@ -1,6 +1,6 @@
 """Plain shapes for classifiers to tell apart, and classifiers that only pretend to have learnt."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,6 +9,7 @@ from models.config import ReportConfig
 from models.evaluation import lessons, utility
 from models.evaluation.halves import Side, Sides, Terms, pair
 from models.evaluation.lessons import Taught
+from models.evaluation.parts import Part
 from models.evaluation.thresholds import THRESHOLDS, Thresholds
 from models.evaluation.utility import Worth
 
@@ -61,6 +62,7 @@ def suppose(
     right_made: float,
     right_real: float,
     gains: Mapping[str, float] | None = None,
+    parts: Sequence[Part] = (),
 ) -> Worth:
     """Judge by classifiers that are right so often, after some lessons more often than by real."""
     random = np.random.default_rng(0)
@@ -81,5 +83,5 @@ def suppose(
     of_made = guesses(made, right_made)
     of_unseen = {name: guesses(unseen.labels, right) for name, right in rates.items()}
     pairs, terms = setting(sides)
-    taught = Taught(of_unseen, of_made)
+    taught = Taught(of_unseen, of_made, list(parts))
     return utility.judge(sides, pairs, taught, terms)

@@ -13,13 +13,16 @@ from PIL import Image
 
 from models.config import ReportProfile
 from models.data.packing import PackWriter, open_pack
-from models.evaluation import explaining, reading, suite
+from models.evaluation import explaining, reading, suite, utility
 from models.evaluation.figures import draw_intensity
+from models.evaluation.lessons import alone, together
+from models.evaluation.parts import Part
 from models.evaluation.report import Axis, Light, ReportDocument
 from models.evaluation.suite import report
 from models.metrics.spaces import encoder, identity
 from models.progress import Silent, Stopped
 from models.run_folder import ImageRecord, ReportSpec, UserError
+from tests.unit.models.evaluation.shapes import suppose
 
 SIDE = 32
 SPEC = ReportSpec.model_validate(
@@ -134,6 +137,28 @@ def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.Monk
         first = np.asarray(strip)[:, :SIDE]
     # The holdout are every third image; labels change every three.
     assert (first == pictures(240, 0)[5::6]).all((1, 2)).sum() == 1
+
+
+def test_deep_profile_draws_the_learning_curve(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    monkeypatch.setattr(identity, "STEPS", 5)
+    monkeypatch.setattr(explaining, "DRAWS", 2)
+    monkeypatch.setattr(explaining, "FAULT_DRAWS", 1)
+    parts = [Part(share, np.arange(9), 9) for share in (0.25, 1.0)]
+    worth = suppose(np.arange(90) % 3, 0.8, 0.8, {alone(0.25): -0.2, together(0.25): 0}, parts)
+    monkeypatch.setattr(utility, "measure", lambda *_: worth)
+    config = SPEC.config.model_copy(update={"profile": ReportProfile.DEEP, "draws": 20})
+    write_pack(tmp_path, pictures(90, 0))
+    write_generated(tmp_path, pictures(20, 1))
+    report(tmp_path, SPEC.model_copy(update={"config": config}), Silent())
+    text = (tmp_path / "outputs/report.json").read_text()
+    document = ReportDocument.model_validate_json(text)
+    assert document.learning_curve == worth.curve
+    assert set(worth.verdicts.items()) <= set(document.verdicts.items())
+    with Image.open(tmp_path / "outputs/plots/learning_curve.png") as figure:
+        assert figure.format == "PNG"
 
 
 def test_features_of_an_earlier_report_change_nothing(

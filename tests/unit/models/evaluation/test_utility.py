@@ -60,16 +60,19 @@ def test_every_lesson_is_measured() -> None:
     short = CONFIG.model_copy(update={"classifier_steps": 10})
     any_area = THRESHOLDS.model_copy(update={"learnable_area": 0})
     flags = np.arange(300) % 10 == 0
-    found = ask(shapes(300, 2), flags, TRAINING, short, any_area)
+    found = ask(shapes(300, 2), flags, shapes(120, 0), short, any_area)
     gains = {one.space for one in found.metrics if one.id == "auroc_gain"}
     assert gains == {
         f"classifier/{name}"
         for name in (
             *(lessons.PLAIN, lessons.EVEN, lessons.TWICE),
             *(lessons.SHUFFLED, lessons.ONLY, lessons.FILTERED),
+            *(of(share) for of in (lessons.alone, lessons.together) for share in (0.25, 0.5)),
         )
     }
     assert len(gains) + 1 == suite._LESSONS
+    assert found.curve is not None
+    assert [point.images for point in found.curve.points] == [30, 60, 120]
     assert {one.label for one in found.metrics if one.id == "recall_gain"} == set(NAMES)
 
 
