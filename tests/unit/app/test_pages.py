@@ -11,7 +11,7 @@ import pytest
 from jinja2 import UndefinedError
 from PIL import Image, ImageFile
 
-from app import pages
+from app import comparison, pages
 from app.errors import NotInstalledError
 from app.main import create_app
 from models.config import IngestConfig
@@ -217,6 +217,48 @@ def test_report_says_what_gives_the_images_away(measured: dict[str, Any]) -> Non
     assert '<td class="number">-1.23</td>' in html
     del measured["explanations"]  # a report of before there were any
     assert "What gives them away" not in report_page(measured)
+
+
+@pytest.fixture
+def curve() -> dict[str, Any]:
+    points = [
+        {"share": share, "images": 9, "groups": 3, "alone": HOSTILE, "together": HOSTILE}
+        for share in (0.25, 1.0)
+    ]
+    return {"points": points, "summary": f"It is seen {HOSTILE}", "caution": "It is not said."}
+
+
+def test_learning_curve_is_shown_with_what_it_says(
+    measured: dict[str, Any], curve: dict[str, Any]
+) -> None:
+    measured["learning_curve"] = curve
+    html = report_page(measured, "learning_curve", left_out=())
+    assert html.count("<img") == html.count("<img alt=") == 1
+    assert "learnt from 25 %, 100 % of the training patients" in html
+    assert "<p>It is seen " in html
+    assert "It is not said.</p>" in html
+    assert "<script" not in html
+    assert "shows images of patients" not in html
+
+
+def test_report_without_a_learning_curve_says_nothing_of_one(measured: dict[str, Any]) -> None:
+    assert "fewer patients" not in report_page(measured)
+    del measured["learning_curve"]  # a report of before there was any
+    assert "fewer patients" not in report_page(measured)
+
+
+def test_report_of_before_the_learning_curve_is_compared_with_a_later_one(
+    measured: dict[str, Any], curve: dict[str, Any]
+) -> None:
+    earlier = {name: value for name, value in measured.items() if name != "learning_curve"}
+    added = measured["metrics"][0] | {"id": "auroc", "space": "classifier/real (25 % of ...)"}
+    later = measured | {"learning_curve": curve, "metrics": [*measured["metrics"], added]}
+    side = {"id": "rpt_1", "sample_batch_id": "smp_1", "synthetic_dataset_id": None}
+    for a, b in ((earlier, later), (later, earlier)):
+        found = comparison.compare(a, b)
+        assert [one["change"] for one in found["metrics"]] == ["no detectable difference", None]
+        html = pages.comparison(found, a, {"a": side, "b": side})
+        assert "auroc<br><small>classifier/real (25 % of ...)</small>" in html
 
 
 def test_report_of_before_there_were_thresholds_is_shown(measured: dict[str, Any]) -> None:
