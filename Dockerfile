@@ -9,7 +9,7 @@
 # CPU builds, which save gigabytes, or one of its CUDA builds. Empty, it is pip's own index, whose
 # Linux build brings CUDA along.
 #
-# PYTHON_IMAGE is the base of every stage. Give it with a digest (python:3.11-slim@sha256:...) to have
+# PYTHON_IMAGE is the base of every stage, with Debian's apt for the first. Give it with a digest (python:3.11-slim@sha256:...) to have
 # the same base again later, or as the name that your own registry has for it.
 ARG PYTHON_IMAGE=python:3.11-slim
 

@@ -24,7 +24,8 @@ IDLE: dict[str, str | None] = {_COST: None, _KARPENTER: None, _AUTOSCALER: "true
 the node of an idle pod too, for its emptyDirs."""
 _TIMEOUT_S = 2.0
 _PAUSE_S = 30.0
-"""After a failure. A packet that is dropped holds the caller's loop until the timeout is over."""
+"""After a failure. A packet that is dropped holds the caller's loop until the timeout is over, and
+a silent name server for as long as the resolver waits, as for the database's name too."""
 _TAKEN = range(200, 300)
 
 

@@ -1,7 +1,7 @@
 """Tell what generated images are worth to whoever has fewer patients: the learning curve.
 
-Gains live where real images are few. The generator did not have few of them, and a fixed number of
-steps is fewer looks at each of many images: both have to be said beside it.
+Gains are expected where real images are few. The generator did not have few of them, and a fixed
+number of steps is fewer looks at each of many images: both have to be said beside it.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,9 @@ CAUTION = (
     "The generator may have learnt from all training patients, as ours do: a gain at a small share"
     " is what its images bring to a team that cannot be given the other patients, and not what a"
     " generator that learnt from that share alone would bring. All classifiers take as many steps,"
-    " which are few for all patients: compare the two at a share, not one share with another."
+    " which are few for all patients: compare the two at a share, not one share with another. What"
+    " copies the other patients counts as gain here: see the copies. Of several intervals one"
+    " misses by accident now and then: the verdict on utility is corrected for that, these are not."
 )
 
 

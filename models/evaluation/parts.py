@@ -1,7 +1,8 @@
 """Draw parts of the training patients: a quarter, a half, and the whole that both are of.
 
 A part is of whole groups, and the smaller lies in the larger, so that a curve through them shows
-what more patients bring and not who was drawn. Every label keeps its share of groups.
+what more patients bring and not who was drawn. Every label keeps its share of the groups that count
+for it: a group of several labels counts for the rarest of them.
 """
 
 from collections.abc import Sequence

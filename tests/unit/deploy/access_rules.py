@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from tests.unit.deploy.rendering import Manifest, of_kind
 
 RIGHT = {"apiGroups": [""], "resources": ["pods"], "verbs": ["patch"]}
+USER = r"request\.userInfo\.username"
 IS_ACCOUNT = re.compile(
-    r'request\.userInfo\.username == "system:serviceaccount:" \+ request\.namespace \+ ":([\w-]+)"'
+    rf'{USER}\.startsWith\("system:serviceaccount:" \+ request\.namespace \+ ":"\)'
+    rf' && {USER}\.endsWith\("([\w-]+)"\)'
 )
 
 
@@ -19,13 +21,14 @@ def guarded(objects: Sequence[Manifest]) -> set[str]:
         if one["spec"].keys() == {"policyName", "validationActions"}  # and so everywhere
         and "Deny" in one["spec"]["validationActions"]
     ]
-    accounts = set()
+    ends: list[str] = []
     for one in of_kind(objects, "ValidatingAdmissionPolicy"):
         spec = one["spec"]
         if one["metadata"]["name"] in enforced and _sees_pods(spec) and spec["validations"]:
-            for condition in spec["matchConditions"]:
-                accounts |= set(IS_ACCOUNT.findall(condition["expression"]))
-    return accounts
+            named = [IS_ACCOUNT.fullmatch(o["expression"]) for o in spec["matchConditions"]]
+            ends += [found[1] for found in named if found]
+    accounts = {one["metadata"]["name"] for one in of_kind(objects, "ServiceAccount")}
+    return {name for name in accounts if name.endswith(tuple(ends))}
 
 
 def _sees_pods(spec: Manifest) -> bool:

@@ -173,6 +173,7 @@ def test_nothing_is_created() -> None:
     [
         (USER, "gliaforge", True),
         ("system:serviceaccount:elsewhere:gliaforge-worker", "elsewhere", True),
+        ("system:serviceaccount:gliaforge:team-gliaforge-worker", "gliaforge", True),
         ("system:serviceaccount:elsewhere:gliaforge-worker", "gliaforge", False),
         ("system:serviceaccount:gliaforge:gliaforge", "gliaforge", False),
         ("system:node:a", "gliaforge", False),

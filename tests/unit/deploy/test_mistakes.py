@@ -31,6 +31,10 @@ CLUSTER_ROLE = {
     "metadata": {"name": "gliaforge"},
 }
 POLICY = "ValidatingAdmissionPolicy/gliaforge-busy-pods"
+IS_WORKER = (
+    'request.userInfo.username.startsWith("system:serviceaccount:" + request.namespace + ":")'
+    ' && request.userInfo.username.endsWith("gliaforge-worker")'
+)
 BINDING = "ValidatingAdmissionPolicyBinding/gliaforge-busy-pods"
 POLICED = "spec matchConstraints"
 TOKEN = f"{POD} volumes 0 projected sources 0 serviceAccountToken"
@@ -172,6 +176,7 @@ MISTAKES: list[tuple[str, str, str, object]] = [
     ("rights", POLICY, "spec failurePolicy", "Ignore"),
     ("rights", POLICY, "spec validations", []),
     ("rights", POLICY, "spec matchConditions 0 expression", "false"),
+    ("rights", POLICY, "spec matchConditions 0 expression", f"{IS_WORKER} && false"),
     ("rights", POLICY, "spec matchConditions", []),
     ("rights", POLICY, f"{POLICED} resourceRules 0 operations", ["CREATE"]),
     ("rights", POLICY, f"{POLICED} resourceRules 0 resources", ["pods/status"]),

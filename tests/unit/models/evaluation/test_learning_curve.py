@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from models.evaluation import classifier, gains, learning_curve, lessons, parts, utility
@@ -106,6 +107,23 @@ def test_curve_is_drawn(found: Worth, tmp_path: Path) -> None:
     with Image.open(tmp_path / "learning_curve.png") as picture:
         assert picture.size == (1100, 440)
         assert picture.text["Description"] == "SYNTHETIC"  # type: ignore[attr-defined]  # of a PNG
+
+
+def test_each_arm_is_drawn_with_its_values_and_intervals(
+    found: Worth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert found.curve is not None
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_to, **_how: drawn.append(figure))
+    draw_learning_curve(Path("nowhere.png"), found.curve, found.metrics)
+    (axes,) = drawn[0].axes
+    arms = {arm.get_label(): arm for arm in axes.containers}
+    for name, lesson in (("real images alone", alone), ("real and generated 1:1", together)):
+        dots, _, (bars,) = arms[name].lines  # type: ignore[attr-defined]  # of error bars
+        metrics = [the(found, "auroc", lesson(point.share)) for point in found.curve.points]
+        assert dots.get_ydata().tolist() == [one.value for one in metrics]
+        whiskers = np.array([segment[:, 1] for segment in bars.get_segments()])
+        assert whiskers == pytest.approx(np.array([one.ci for one in metrics]))
 
 
 def test_labels_that_cannot_be_learnt_have_no_curve() -> None:
