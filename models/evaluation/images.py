@@ -36,7 +36,7 @@ _UNREAL_QUANTILE = 0.05
 _DOUBLES_QUANTILE = 0.01
 _SAME = 1e-6
 """Squared distance up to which features are equal but for rounding."""
-_CHUNK = 1024
+_CHUNK = 256
 
 
 @dataclass(frozen=True)
