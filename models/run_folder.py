@@ -210,7 +210,9 @@ class ReportSpec(Frozen):
     """
 
     packed: str = "packed.safetensors"
-    generated: str = Field("images.zip", description="Zip of `images/<label>/*.png`.")
+    generated: str = Field(
+        "images.zip", description="Zip of `images/<label>/*.png`, and of masks of the same names."
+    )
     generated_pack: str | None = Field(
         None, description="All splits of this pack are the generated images; there is no zip then."
     )

@@ -92,12 +92,12 @@ class PackWriter:
         self._file.close()
 
 
-def data_offset(path: Path) -> int:
-    """Return where the first byte of `images` lies in the file."""
+def data_offset(path: Path, tensor: str = "images") -> int:
+    """Return where the first byte of a tensor lies in the file."""
     with path.open("rb") as file:
         length_bytes = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         header = json.loads(file.read(length_bytes))
-    return _LENGTH_BYTES + length_bytes + int(header["images"]["data_offsets"][0])
+    return _LENGTH_BYTES + length_bytes + int(header[tensor]["data_offsets"][0])
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,8 @@ class Pack:
     splits: NDArray[np.uint8]
     names: tuple[str, ...]
     digest: str
+    masks: NDArray[np.uint8] | None = None
+    """As the images, not 0 where something is marked; None where no image has a mask."""
 
     @property
     def side_px(self) -> int:
@@ -129,6 +131,12 @@ def open_pack(path: Path) -> Pack:
             labels, groups, splits = (file.get_tensor(k) for k in ("labels", "groups", "splits"))
             shape = tuple(file.get_slice("images").get_shape())
             is_uint8 = file.get_slice("images").get_dtype() == "U8"
+            has_masks = "masks" in file.keys()  # noqa: SIM118 - no mapping
+            masks = file.get_slice("masks") if has_masks else None
+            is_alike = masks is None or (masks.get_dtype(), tuple(masks.get_shape())) == (
+                "U8",
+                shape,
+            )
         names = tuple(str(name) for name in json.loads(metadata["labels"]))
         digest = metadata["digest"]
     except (SafetensorError, KeyError, ValueError, OSError) as error:
@@ -136,7 +144,15 @@ def open_pack(path: Path) -> Pack:
     n, side = len(labels), shape[-1]
     if not is_uint8 or shape != (n, 1, side, side) or not len(groups) == len(splits) == n:
         raise UserError("pack_unusable", f"the packed images have the shape {shape}")
+    if not is_alike:
+        raise UserError(
+            "pack_unusable", "the packed masks have another shape or type than the images"
+        )
     if n == 0:
         raise UserError("pack_unusable", "the packed dataset holds no image")
-    images = np.memmap(path, np.uint8, "r", data_offset(path), (n, side, side))
-    return Pack(images, labels, groups, splits, names, digest)
+
+    def mapped(tensor: str) -> NDArray[np.uint8]:
+        return np.memmap(path, np.uint8, "r", data_offset(path, tensor), (n, side, side))
+
+    marked = mapped("masks") if has_masks else None
+    return Pack(mapped("images"), labels, groups, splits, names, digest, marked)

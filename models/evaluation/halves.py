@@ -37,13 +37,16 @@ class Side:
     images: NDArray[np.uint8]
     labels: Rows  # (N,)
     groups: Rows  # (N,)
+    masks: NDArray[np.bool_] | None = None
+    """`(N, 64, 64)`, see `models.evaluation.masks`; None where none are looked at."""
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: Rows) -> "Side":
         """Return some of the images."""
-        return Side(self.images[rows], self.labels[rows], self.groups[rows])
+        masks = None if self.masks is None else self.masks[rows]
+        return Side(self.images[rows], self.labels[rows], self.groups[rows], masks)
 
 
 @dataclass(frozen=True)

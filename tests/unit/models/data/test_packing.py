@@ -1,4 +1,5 @@
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,12 +17,12 @@ IMAGES = np.random.default_rng(0).integers(0, 256, (3, 8, 8), dtype=np.uint8)
 NAMES = ["glioma", "ménin giome"]
 
 
-def write(path: Path) -> Path:
+def write(path: Path, masks: Iterable[bytes] | None = None) -> Path:
     writer = PackWriter(path, 8, max_labels=2)
     rows = [writer.append(image.tobytes()) for image in IMAGES]
     assert rows == [0, 1, 2]
     metadata = {"labels": json.dumps(NAMES), "size": "8", "digest": "d"}
-    writer.seal([0, 1, 0], [5, 6, 5], [0, 1, 2], metadata)
+    writer.seal([0, 1, 0], [5, 6, 5], [0, 1, 2], metadata, masks)
     return path
 
 
@@ -47,6 +48,22 @@ def test_pack_maps_its_images(tmp_path: Path) -> None:
     pack = open_pack(write(tmp_path / "p"))
     assert (pack.images == IMAGES).all()
     assert (pack.names, pack.digest, pack.side_px) == (tuple(NAMES), "d", 8)
+
+
+def test_pack_maps_its_masks(tmp_path: Path) -> None:
+    marked = np.random.default_rng(1).integers(0, 2, IMAGES.shape, dtype=np.uint8)
+    assert open_pack(write(tmp_path / "p")).masks is None
+    masks = open_pack(write(tmp_path / "q", [np.packbits(one).tobytes() for one in marked])).masks
+    assert masks is not None
+    assert (masks == marked).all()
+
+
+def test_masks_of_another_shape_are_refused(tmp_path: Path) -> None:
+    tensors = load_file(write(tmp_path / "p"))
+    for masks in (tensors["images"][:2], tensors["images"].astype(np.int64)):
+        save_file({**tensors, "masks": masks}, tmp_path / "q", {"labels": '["x"]', "digest": "d"})
+        with pytest.raises(UserError, match="masks have another shape or type"):
+            open_pack(tmp_path / "q")
 
 
 def test_foreign_safetensors_open_too(tmp_path: Path) -> None:
