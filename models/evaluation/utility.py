@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation import learning_curve, parts
+from models.evaluation.draws import Draws
 from models.evaluation.gains import Gains
 from models.evaluation.halves import (
     Floats,
@@ -28,11 +29,8 @@ from models.evaluation.halves import (
 )
 from models.evaluation.lessons import BASE, EVEN, SPACE, Taught, teach
 from models.evaluation.report import Axis, LearningCurve, Light, Metric, Verdict
-from models.metrics.kernel import group_weights
 from models.metrics.ranking import areas
 
-_FEWEST_DRAWS, _MOST_DRAWS, _DRAWN_IMAGES = 300, 2000, 1_000_000
-"""Of unseen images, as many draws as make so many images, within the bounds."""
 MIN_LABELS = 2
 
 
@@ -79,11 +77,12 @@ def judge(
     `check` is called for each lesson, and may raise.
     """
     names, thresholds, seed = terms.names, terms.thresholds, terms.seed
-    draws = _Draws.of(sides[1], len(names), len(taught.of_made), seed)
+    draws = Draws.of(sides[1].groups, len(taught.of_made), seed)
+    unseen = _Tested(draws, sides[1].labels, len(names))
     areas_of = {}
     for name, one in taught.of_unseen.items():
         check()
-        areas_of[name] = draws.areas(one)
+        areas_of[name] = unseen.areas(one)
     gains = Gains(areas_of, pairs[0])
     low, middle, high = band(gains.areas[BASE])
     if not low > thresholds.learnable_area:
@@ -93,7 +92,7 @@ def judge(
             f" and {thresholds.learnable_area} is needed",
             gains.information(),
         )
-    rights = _Rights(draws, taught, sides[2].labels, seed)
+    rights = _Rights(unseen, taught, sides[2].labels, seed)
     labels = rights.metrics(pairs, terms)
     found, verdict = gains.judged(thresholds)
     recalls = [
@@ -101,8 +100,8 @@ def judge(
             one,
             "recall_gain",
             f"{SPACE}/{EVEN}",
-            draws.recalls(taught.of_unseen[EVEN], names.index(one.label))
-            - draws.recalls(taught.of_unseen[BASE], names.index(one.label)),
+            unseen.recalls(taught.of_unseen[EVEN], names.index(one.label))
+            - unseen.recalls(taught.of_unseen[BASE], names.index(one.label)),
             (Light.GREY, "for information: the verdict is that of the area under the curve"),
         )
         for one in pairs
@@ -146,21 +145,12 @@ def _grey(reason: str, metrics: list[Metric] | None = None) -> Worth:
 
 
 @dataclass(frozen=True)
-class _Draws:
-    """Unseen images by groups, and seeds, both drawn with replacement."""
+class _Tested:
+    """The classifiers of a lesson on images of known labels."""
 
+    draws: Draws
     labels: Rows  # (n,)
     classes: int
-    images: Floats  # (draws, n), how often each is drawn
-    seeds: Floats  # (draws, seeds), rows add up to one
-
-    @classmethod
-    def of(cls, holdout: Side, classes: int, seeds: int, seed: int) -> "_Draws":
-        random = np.random.default_rng([seed, 6])
-        count = min(max(_DRAWN_IMAGES // len(holdout), _FEWEST_DRAWS), _MOST_DRAWS)
-        images = group_weights(holdout.groups, count, random)
-        turns = random.multinomial(seeds, np.full(seeds, 1 / seeds), count) / seeds
-        return cls(holdout.labels, classes, images, turns)
 
     def areas(self, found: list[Floats]) -> Floats:
         """Return the mean over labels of each against all others, `(draws,)`."""
@@ -168,19 +158,14 @@ class _Draws:
         for label in range(self.classes):
             is_positive = self.labels == label
             if is_positive.any() and not is_positive.all():
-                values = [areas(one[:, label], is_positive, self.images) for one in found]
-                of_label.append((np.stack(values, 1) * self.seeds).sum(1))
+                values = [areas(one[:, label], is_positive, self.draws.images) for one in found]
+                of_label.append((np.stack(values, 1) * self.draws.seeds).sum(1))
         return _mean(of_label)
 
     def recalls(self, found: list[Floats], label: int) -> Floats:
         """Return the share of the images of a label that are taken for it, `(draws,)`."""
-        is_of = self.labels == label
-        rights = np.stack([one[is_of].argmax(1) == label for one in found], 1)  # (n, seeds)
-        weights = self.images[:, is_of]
-        total = weights.sum(1)
-        return np.asarray(
-            ((weights @ rights) * self.seeds).sum(1) / np.where(total > 0, total, np.nan)
-        )
+        rights = [one.argmax(1) == label for one in found]
+        return self.draws.means(rights, np.flatnonzero(self.labels == label))
 
 
 def _mean(rows: list[Floats]) -> Floats:
@@ -193,11 +178,9 @@ def _mean(rows: list[Floats]) -> Floats:
 class _Rights:
     """How often the classifiers of real images agree with the label of an image."""
 
-    def __init__(self, draws: _Draws, taught: Taught, labels: Rows, seed: int) -> None:
-        random = np.random.default_rng([seed, 7])
-        weights = group_weights(np.arange(len(labels)), len(draws.seeds), random)
-        self._real, self._of_real = draws, taught.of_unseen[BASE]
-        self._made = _Draws(labels, draws.classes, weights, draws.seeds)
+    def __init__(self, unseen: _Tested, taught: Taught, labels: Rows, seed: int) -> None:
+        self._real, self._of_real = unseen, taught.of_unseen[BASE]
+        self._made = _Tested(unseen.draws.beside(len(labels), seed), labels, unseen.classes)
         self._of_made = taught.of_made
 
     def metrics(self, pairs: Sequence[Sides], terms: Terms) -> list[Metric]:

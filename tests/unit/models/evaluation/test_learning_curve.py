@@ -8,7 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from models.evaluation import classifier, gains, learning_curve, lessons, parts, utility
+from models.evaluation import classifier, draws, gains, learning_curve, lessons, parts, utility
 from models.evaluation.classifier import Lesson
 from models.evaluation.figures import draw_learning_curve
 from models.evaluation.halves import Side
@@ -31,7 +31,7 @@ FEW = {
 @pytest.fixture(autouse=True, scope="module")
 def few_draws() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(utility, "_MOST_DRAWS", 500)
+        patch.setattr(draws, "_MOST", 500)
         yield
 
 
@@ -176,8 +176,9 @@ def gain_at_a_quarter(made: Side, monkeypatch: pytest.MonkeyPatch) -> Metric:
     sides = shapes(120, 0), shapes(150, 1), made
     pairs, terms = setting(sides, CONFIG.model_copy(update={"classifier_seeds": 3}))
     taught = lessons.teach(sides, np.zeros(len(made), bool), terms, Told())
-    draws = utility._Draws.of(sides[1], 3, 3, 0)
-    areas = {name: draws.areas(one) for name, one in taught.of_unseen.items()}
+    drawn = draws.Draws.of(sides[1].groups, 3, 0)
+    unseen = utility._Tested(drawn, sides[1].labels, 3)
+    areas = {name: unseen.areas(one) for name, one in taught.of_unseen.items()}
     (_, added) = gains.Gains(areas, pairs[0]).with_fewer([0.25])
     return added
 

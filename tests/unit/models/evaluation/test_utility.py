@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from models.config import ReportConfig
-from models.evaluation import classifier, lessons, suite, utility
+from models.evaluation import classifier, draws, lessons, suite, utility
 from models.evaluation.classifier import Examples, Lesson
 from models.evaluation.halves import Side, Terms, pair
 from models.evaluation.report import Axis, Light, Metric
@@ -19,7 +19,7 @@ TRAINING, UNSEEN = shapes(45, 0), shapes(90, 1)
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(utility, "_MOST_DRAWS", 500)
+    monkeypatch.setattr(draws, "_MOST", 500)
 
 
 def ask(
