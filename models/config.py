@@ -388,7 +388,7 @@ class ReportProfile(StrEnum):
     STANDARD = "standard"
     """Spectrum, fidelity, diversity, copies and disclosure as well."""
     DEEP = "deep"
-    """Whether labels are right and images help a classifier as well."""
+    """Whether labels and masks are right, and images help what learns from them, as well."""
 
 
 CLOSEST, GENERATED = "closest", "generated"
@@ -422,6 +422,16 @@ class ReportConfig(Frozen):
     )
     classifier_seeds: int = Field(
         10, ge=2, le=50, description="Classifiers that are trained alike, in profile deep."
+    )
+    segmenter_steps: int = Field(
+        200,
+        ge=10,
+        le=10_000,
+        description="Of the training of a segmentation network, in profile deep, where real and"
+        " generated images have masks.",
+    )
+    segmenter_seeds: int = Field(
+        5, ge=3, le=50, description="Segmentation networks that are trained alike, likewise."
     )
 
 

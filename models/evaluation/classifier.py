@@ -4,7 +4,7 @@ It is deliberately plain and always trained the same way, for a fixed number of 
 is not how well tumours can be told apart, but what difference the training images make.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -35,7 +35,7 @@ Labels = NDArray[np.int64]
 class Examples:
     """Images on the classifier's scale, and their labels."""
 
-    images: Tensor  # (N, 1, 64, 64) float32 in [-1, 1]
+    images: Tensor  # (N, 1, 64, 64) float32 in [-1, 1]; with masks as `segmenter.planes` says
     labels: Labels  # (N,)
 
     @classmethod
@@ -82,18 +82,12 @@ def train(
     network = _network(classes, seed)
     optimiser = torch.optim.AdamW(network.parameters(), lr=_STEP_LENGTH, weight_decay=_DECAY)
     pace = torch.optim.lr_scheduler.OneCycleLR(optimiser, _STEP_LENGTH, total_steps=steps)
-    members = _members(lesson.made, classes)
+    members = members_of(lesson.made, classes)
     network.train()
     for _ in range(steps):
         check()
-        rows = random.integers(0, len(lesson.real), BATCH)
-        chosen, picks = random.random(BATCH), random.random(BATCH)
-        images, labels = lesson.real.images[torch.from_numpy(rows)], lesson.real.labels[rows]
-        for at in np.flatnonzero(chosen < lesson.share):
-            of_label = members[labels[at]]
-            if lesson.made is not None and len(of_label):
-                images[at] = lesson.made.images[of_label[int(picks[at] * len(of_label))]]
-        logits = network(_varied(images, torch_random) if lesson.is_varied else images)
+        images, labels = drawn(lesson, members, BATCH, random)
+        logits = network(varied(images, torch_random) if lesson.is_varied else images)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(cross_entropy(logits, torch.from_numpy(labels)))
         optimiser.step()
@@ -111,13 +105,29 @@ def probabilities(network: nn.Module, images: Tensor) -> Floats:
     return np.concatenate(found[1:]) if len(found) > 1 else found[0]
 
 
-def _members(made: Examples | None, classes: int) -> list[Labels]:
+def members_of(made: Examples | None, classes: int) -> list[Labels]:
+    """Return the rows of each label."""
     if made is None:
         return [np.empty(0, np.int64)] * classes
     return [np.flatnonzero(made.labels == label) for label in range(classes)]
 
 
-def _varied(images: Tensor, random: torch.Generator) -> Tensor:
+def drawn(
+    lesson: Lesson, members: Sequence[Labels], count: int, random: np.random.Generator
+) -> tuple[Tensor, Labels]:
+    """Return a batch of a lesson and its labels, of which `members` are the made images."""
+    rows = random.integers(0, len(lesson.real), count)
+    chosen, picks = random.random(count), random.random(count)
+    images, labels = lesson.real.images[torch.from_numpy(rows)], lesson.real.labels[rows]
+    for at in np.flatnonzero(chosen < lesson.share):
+        of_label = members[labels[at]]
+        if lesson.made is not None and len(of_label):
+            images[at] = lesson.made.images[of_label[int(picks[at] * len(of_label))]]
+    return images, labels
+
+
+def varied(images: Tensor, random: torch.Generator) -> Tensor:
+    """Return `(N, C, 64, 64)` in [-1, 1], each varied; a second channel is a mask of the first."""
     is_mirrored = torch.rand(len(images), generator=random) < 0.5  # noqa: PLR2004 - a coin
     images = torch.where(is_mirrored[:, None, None, None], images.flip(3), images)
     return augment.augment(images, _VARIATION, random).clamp(-1, 1)
