@@ -36,6 +36,9 @@ HIGHER_IS_BETTER = frozenset(
         "auroc",
         "auroc_gain",
         "recall_gain",
+        "mask_agreement",
+        "dice",
+        "dice_gain",
     }
 )
 LOWER_IS_BETTER = frozenset(
@@ -52,6 +55,7 @@ LOWER_IS_BETTER = frozenset(
         "frechet_distance",
         "c2st_auc",
         "identity_copy_rate",
+        "false_alarms",
     }
 )
 """A number in neither set has no direction, as `high_frequency_db`, which is best at 0."""

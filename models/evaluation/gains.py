@@ -3,7 +3,7 @@
 Help and harm are corrected for the number of ratios that were tried (Holm 1979).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,12 +52,7 @@ class Gains:
         names = [name for name in self.areas if name in (*RATIOS, *_ASIDE)]
         gains = {name: self.areas[name] - self.areas[BASE] for name in names}
         tried = [name for name in RATIOS if name in gains]
-        helps = holm([_doubt(gains[name]) for name in tried])
-        harms = holm([_doubt(-gains[name]) for name in tried])
-        told: dict[str, Judgement] = {
-            name: _judge(gains[name], help_, harm, thresholds)
-            for name, help_, harm in zip(tried, helps, harms, strict=True)
-        }
+        told = judge_ratios({name: gains[name] for name in tried}, thresholds)
         found = [
             self._metric(
                 "auroc_gain",
@@ -69,7 +64,7 @@ class Gains:
             )
             for name, values in gains.items()
         ]
-        return found, _together(told)
+        return found, best(told)
 
     def with_fewer(self, shares: Sequence[float]) -> list[Metric]:
         """Return what is lost with a share of the patients, and what generated images add to it."""
@@ -93,6 +88,27 @@ class Gains:
         return metric(self.pooled, name, f"{SPACE}/{lesson}", values, judged, floor, control)
 
 
+def judge_ratios(
+    gains: Mapping[str, Floats], thresholds: Thresholds, of: str = "area under the curve"
+) -> dict[str, Judgement]:
+    """Judge what each ratio adds, corrected for how many there are."""
+    helps = holm([_doubt(one) for one in gains.values()])
+    harms = holm([_doubt(-one) for one in gains.values()])
+    return {
+        name: _judge(one, help_, harm, thresholds, of)
+        for (name, one), help_, harm in zip(gains.items(), helps, harms, strict=True)
+    }
+
+
+def best(told: Mapping[str, Judgement]) -> Verdict:
+    """Judge by the best ratio, which is the one to take; harmful is what harms at every ratio."""
+    for light in (Light.GREEN, Light.AMBER, Light.RED):
+        for name, (own, reason) in told.items():
+            if own is light:
+                return Verdict(verdict=light, reason=f"{name}: {reason}")
+    raise AssertionError("two ratios are always tried")
+
+
 def holm(doubts: list[float]) -> list[float]:
     """Return p-values corrected for how many there are, in their order (Holm 1979)."""
     adjusted, worst = [0.0] * len(doubts), 0.0
@@ -107,9 +123,9 @@ def _doubt(gain: Floats) -> float:
     return float((1 + (gain <= 0).sum()) / (1 + len(gain)))
 
 
-def _judge(gain: Floats, help_: float, harm: float, thresholds: Thresholds) -> Judgement:
+def _judge(gain: Floats, help_: float, harm: float, thresholds: Thresholds, of: str) -> Judgement:
     low, _, high = band(gain)
-    words = f"{low:+.3f} to {high:+.3f} of area under the curve beyond augmentation alone"
+    words = f"{low:+.3f} to {high:+.3f} of {of} beyond augmentation alone"
     if help_ <= thresholds.gain_error and np.nanmedian(gain) >= thresholds.gain_green:
         return Light.GREEN, f"helps: {words}"
     if harm <= thresholds.gain_error:
@@ -117,12 +133,3 @@ def _judge(gain: Floats, help_: float, harm: float, thresholds: Thresholds) -> J
     if max(-low, high) <= thresholds.gain_none:
         return Light.AMBER, f"no detectable change: {words}"
     return Light.AMBER, f"inconclusive: {words}; more unseen patients would tell"
-
-
-def _together(told: dict[str, Judgement]) -> Verdict:
-    """Judge by the best ratio, which is the one to take; harmful is what harms at every ratio."""
-    for light in (Light.GREEN, Light.AMBER, Light.RED):
-        for name, (own, reason) in told.items():
-            if own is light:
-                return Verdict(verdict=light, reason=f"{name}: {reason}")
-    raise AssertionError("two ratios are always tried")

@@ -15,6 +15,7 @@ from models.evaluation import (
     fidelity,
     images,
     memorisation,
+    segmentation,
     shown,
     spectrum,
     utility,
@@ -162,7 +163,7 @@ def measure(
     limits += _too_good(metrics[Axis.FIDELITY], verdicts[Axis.COPIES])
     worth = utility.Worth({})
     if terms.config.profile is ReportProfile.DEEP:
-        worth = utility.measure(sides, pairs, judged.is_flagged[everything.kept], terms, tell)
+        worth = _worth(sides, pairs, judged.is_flagged[everything.kept], terms, tell)
     metrics |= {Axis.UTILITY: worth.metrics}
     verdicts |= worth.verdicts
     limits += worth.limits
@@ -179,6 +180,18 @@ def measure(
         shown.strips(holdout, generated, terms.names, terms.seed),
         worth.curve,
     )
+
+
+def _worth(
+    sides: tuple[Side, Side, Side],
+    pairs: Sequence[Sides],
+    is_flagged: NDArray[np.bool_],
+    terms: Terms,
+    tell: Steps,
+) -> utility.Worth:
+    """Ask classifiers, and where there are masks segmentation networks."""
+    worth = utility.measure(sides, pairs, is_flagged, terms, tell)
+    return segmentation.joined(worth, segmentation.measure(sides, pairs, terms, tell))
 
 
 _MEASURED = (Axis.SPECTRUM, Axis.FIDELITY, Axis.DIVERSITY, Axis.COPIES, Axis.DISCLOSURE)

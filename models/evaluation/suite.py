@@ -17,8 +17,8 @@ from models.config import (
     REAL_STRIP,
     ReportProfile,
 )
-from models.data.packing import HOLDOUT, TRAIN, open_pack
-from models.evaluation import integrity, reading
+from models.data.packing import HOLDOUT, TRAIN, Pack, open_pack
+from models.evaluation import integrity, masks, reading
 from models.evaluation.figures import (
     draw_excess,
     draw_intensity,
@@ -60,8 +60,8 @@ QUICK_LIMITS = (
 )
 STANDARD_LIMITS = (
     "Green for copies and disclosure says that these tests found nothing; it proves no privacy.",
-    "Whether a tumour is where its mask says is not measured.",
 )
+MASKS_LIMIT = "Whether a tumour is where its mask says is not measured."
 UNASKED_LIMIT = "Whether labels are right and images help a classifier is measured by profile deep."
 _LIMITS = {
     ReportProfile.QUICK: QUICK_LIMITS,
@@ -90,8 +90,8 @@ GENERATED_TITLE = "SYNTHETIC images, chosen at random"
 CLOSEST_TITLE = "SYNTHETIC images that resemble a training image most, above those (PATIENT images)"
 _COPIED = ("exact_copies", "mirrored_copies")
 _STEPS = {ReportProfile.QUICK: 4, ReportProfile.STANDARD: 15, ReportProfile.DEEP: 15}
-_LESSONS = 11
-"""Of classifiers, at most."""
+_LESSONS, _MASK_LESSONS = 11, 5
+"""Of classifiers, and of segmentation networks, at most."""
 
 
 def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, JsonValue]:
@@ -100,19 +100,19 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     Returns the verdict of each axis that the profile measures, `{"integrity": ..., ...}`.
 
     Raises:
-        UserError: `pack_unusable`, `unsupported_archive`, or `no_generated_images` when none could
-            be read at the size of the pack.
+        UserError: `pack_unusable`, `unsupported_archive`, `mask_unusable`, or
+            `no_generated_images` when none could be read at the size of the pack.
         Stopped: when `progress` asked for it.
     """
     plots = run_dir / "outputs" / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     pack = open_pack(run_dir / spec.packed)
     is_standard = spec.config.profile is not ReportProfile.QUICK
-    tell = _Steps(progress, _steps(spec))
+    tell = _Steps(progress, _steps(spec, has_masks=pack.masks is not None))
     tell("reading the real images")
     real = integrity.RealPixels.of(reading.images(pack, TRAIN), reading.images(pack, HOLDOUT))
     tell("reading the generated images")
-    generated, pixels, read = _read(run_dir, spec, pack.side_px, progress)
+    generated, pixels, read = _read(run_dir, spec, pack, progress)
     if not generated:
         why = ", ".join(f"{n} {reason}" for reason, n in pixels.unusable.most_common(3))
         raise UserError("no_generated_images", f"no generated image could be used: {why or 'none'}")
@@ -143,6 +143,8 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
         if exact := [one for one in checks if one.id in _COPIED and one.verdict is Light.RED]:
             verdicts[Axis.COPIES] = integrity.gate(exact)
         metrics, limits = metrics + found.metrics, limits + found.limits
+        if not any(one.id == masks.AGREEMENT and one.verdict is not Light.GREY for one in metrics):
+            limits.insert(0, MASKS_LIMIT)
         draw_excess(plots / "metrics.png", metrics)
     document = ReportDocument(
         profile=spec.config.profile,
@@ -168,13 +170,16 @@ def report(run_dir: Path, spec: ReportSpec, progress: Progress) -> dict[str, Jso
     return {axis.value: verdict.verdict.value for axis, verdict in verdicts.items()}
 
 
-def _read(run_dir: Path, spec: ReportSpec, side_px: int, progress: Progress) -> reading.Sets:
+def _read(run_dir: Path, spec: ReportSpec, pack: Pack, progress: Progress) -> reading.Sets:
     keep = spec.config.profile is not ReportProfile.QUICK
+    with_masks = spec.config.profile is ReportProfile.DEEP and pack.masks is not None
+    side_px, path = pack.side_px, run_dir / (spec.generated_pack or spec.generated)
     if spec.generated_pack is None:
-        return reading.read_archive(run_dir / spec.generated, side_px, progress, keep=keep)
+        return reading.read_archive(path, side_px, progress, keep=keep, with_masks=with_masks)
     records = None if spec.generated_records is None else run_dir / spec.generated_records
-    path = run_dir / spec.generated_pack
-    return reading.read_pack(path, side_px, progress, records=records, keep=keep)
+    return reading.read_pack(
+        path, side_px, progress, records=records, keep=keep, with_masks=with_masks
+    )
 
 
 def _look_closer(
@@ -220,12 +225,14 @@ def _look_closer(
     return found
 
 
-def _steps(spec: ReportSpec) -> int:
-    """Return how many steps are told of, at most."""
-    profile = spec.config.profile
+def _steps(spec: ReportSpec, *, has_masks: bool) -> int:
+    """Return how many steps are told of, at most; `has_masks` the real images."""
+    profile, config = spec.config.profile, spec.config
     encoders = 0 if profile is ReportProfile.QUICK else len(spec.encoders)
-    classifiers = _LESSONS * spec.config.classifier_seeds if profile is ReportProfile.DEEP else 0
-    return _STEPS[profile] + encoders + classifiers
+    classifiers = _LESSONS * config.classifier_seeds if profile is ReportProfile.DEEP else 0
+    is_marked = profile is ReportProfile.DEEP and has_masks
+    segmenters = _MASK_LESSONS * config.segmenter_seeds if is_marked else 0
+    return _STEPS[profile] + encoders + classifiers + segmenters
 
 
 class _Steps:

@@ -38,11 +38,14 @@ class Thresholds(Frozen):
     membership_green: float = 0.05
     learnable_area: float = 0.60
     """Area under the curve from which real labels can be told apart at all."""
+    learnable_dice: float = 0.20
+    """Dice of unseen real tumours from which real masks can be learnt at all."""
     agreement_green: float = 0.80
     agreement_amber: float = 0.50
-    """With labels: 1 as those of unseen real images; over all of them, 0 as labels at random."""
+    """With labels: 1 as those of unseen real images; over all of them, 0 as labels at random. With
+    masks likewise: 0 as the masks of other images."""
     gain_green: float = 0.005
-    """Area under the curve that generated images must add, beyond doubt, to help."""
+    """Area under the curve, or Dice, that generated images must add, beyond doubt, to help."""
     gain_none: float = 0.02
     """Within this of none, a gain is none."""
     gain_error: float = 0.025

@@ -68,9 +68,10 @@ class NewReport(BaseModel):
     profile: ReportProfile = Field(
         ReportProfile.QUICK,
         description="`quick`: integrity and gray levels, in seconds. `standard`: spectrum,"
-        " fidelity, diversity, copies and disclosure too, in minutes. `deep`: whether labels are"
-        " right and images help a classifier too. `live`, what is measured while a generator"
-        " learns, is no profile of a report: see GET /v1/generators/{generator_id}/history.",
+        " fidelity, diversity, copies and disclosure too, in minutes. `deep`: whether labels and"
+        " masks are right, and images help a classifier and a segmentation network too."
+        " `live`, what is measured while a generator learns, is no profile of a report: see"
+        " GET /v1/generators/{generator_id}/history.",
     )
 
     @model_validator(mode="after")

@@ -13,11 +13,13 @@ from PIL import Image
 
 from models.config import ReportProfile
 from models.data.packing import PackWriter, open_pack
-from models.evaluation import explaining, reading, suite, utility
+from models.evaluation import explaining, reading, segmentation, suite, utility
 from models.evaluation.figures import draw_intensity
-from models.evaluation.lessons import alone, together
+from models.evaluation.halves import Side, Steps, Terms
+from models.evaluation.lessons import BASE, EVEN, TWICE, alone, together
 from models.evaluation.parts import Part
-from models.evaluation.report import Axis, Light, ReportDocument
+from models.evaluation.report import Axis, Light, ReportDocument, Verdict
+from models.evaluation.segmentation import PERMUTED, Agreed, AllSides, Taught
 from models.evaluation.suite import report
 from models.metrics.spaces import encoder, identity
 from models.progress import Silent, Stopped
@@ -48,26 +50,47 @@ def pictures(count: int, seed: int) -> NDArray[np.uint8]:
     return np.clip(pixels, 0, 255).astype(np.uint8)
 
 
-def write_pack(run_dir: Path, images: NDArray[np.uint8]) -> None:
+def squares(count: int, seed: int) -> NDArray[np.uint8]:
+    """Masks of 0 and 1 that mark a square somewhere, (count, SIDE, SIDE)."""
+    masks = np.zeros((count, SIDE, SIDE), np.uint8)
+    places = np.random.default_rng(seed).integers(0, SIDE - 5, (count, 2))
+    for mask, (down, across) in zip(masks, places, strict=True):
+        mask[down : down + 5, across : across + 5] = 1
+    return masks
+
+
+def write_pack(
+    run_dir: Path, images: NDArray[np.uint8], masks: NDArray[np.uint8] | None = None
+) -> None:
     writer = PackWriter(run_dir / "packed", SIDE, 2)
     for image in images:
         writer.append(image.tobytes())
     n = len(images)
     splits = [(0, 0, 2)[k % 3] for k in range(n)]
     metadata = {"labels": '["a", "b"]', "size": str(SIDE), "digest": "digest"}
-    writer.seal([k // 3 % 2 for k in range(n)], list(range(n)), splits, metadata)
+    bits = None if masks is None else [np.packbits(one).tobytes() for one in masks]
+    writer.seal([k // 3 % 2 for k in range(n)], list(range(n)), splits, metadata, bits)
 
 
 def write_generated(
-    run_dir: Path, images: NDArray[np.uint8], labels: tuple[str, ...] = ("a", "b")
+    run_dir: Path,
+    images: NDArray[np.uint8],
+    labels: tuple[str, ...] = ("a", "b"),
+    masks: NDArray[np.uint8] | None = None,
 ) -> None:
     with zipfile.ZipFile(run_dir / "images.zip", "w") as archive:
         archive.writestr("manifest.csv", "file")
         for index, image in enumerate(images):
-            data = io.BytesIO()
-            Image.fromarray(image).save(data, "PNG")
             label = labels[index % len(labels)]
-            archive.writestr(f"images/{label}/{index:06d}.png", data.getvalue())
+            archive.writestr(f"images/{label}/{index:06d}.png", png(image))
+            if masks is not None:
+                archive.writestr(f"masks/{label}/{index:06d}.png", png(masks[index] * 255))
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "PNG")
+    return data.getvalue()
 
 
 def run(
@@ -119,6 +142,7 @@ def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.Monk
     assert "NaN" not in text
     assert {axis.value for axis in document.verdicts} == set(verdicts)
     # One image is a training image: a rate of one in eighty would not be red.
+    assert suite.MASKS_LIMIT in document.limits
     assert document.verdicts[Axis.COPIES].verdict is Light.RED
     assert "equal a training image" in document.verdicts[Axis.COPIES].reason
     assert document.uses.share.verdict is Light.RED
@@ -159,6 +183,44 @@ def test_deep_profile_draws_the_learning_curve(
     assert set(worth.verdicts.items()) <= set(document.verdicts.items())
     with Image.open(tmp_path / "outputs/plots/learning_curve.png") as figure:
         assert figure.format == "PNG"
+
+
+def pretend(sides: AllSides, terms: Terms, tell: Steps) -> Taught:
+    """Find nine tenths of every tumour, and teach nobody."""
+
+    def agreed(side: Side) -> Agreed:
+        return Agreed([np.full(len(side), 0.9)] * 2, [np.zeros(len(side))] * 2)
+
+    lessons = (BASE, EVEN, TWICE, PERMUTED)
+    return Taught(dict.fromkeys(lessons, agreed(sides[1])), agreed(sides[2]))
+
+
+@pytest.mark.parametrize("has_masks", [True, False])
+def test_deep_profile_asks_whether_masks_mark_tumours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_masks: bool
+) -> None:
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    monkeypatch.setattr(identity, "STEPS", 5)
+    monkeypatch.setattr(explaining, "DRAWS", 2)
+    monkeypatch.setattr(explaining, "FAULT_DRAWS", 1)
+    green = Verdict(verdict=Light.GREEN, reason="helps")
+    worth = utility.Worth({Axis.LABELS: green, Axis.UTILITY: green})
+    monkeypatch.setattr(utility, "measure", lambda *_: worth)
+    monkeypatch.setattr(segmentation, "teach", pretend)
+    config = SPEC.config.model_copy(update={"profile": ReportProfile.DEEP, "draws": 20})
+    write_pack(tmp_path, pictures(90, 0), squares(90, 0))
+    write_generated(tmp_path, pictures(40, 1), masks=squares(40, 1) if has_masks else None)
+    report(tmp_path, SPEC.model_copy(update={"config": config}), Silent())
+    text = (tmp_path / "outputs/report.json").read_text()
+    document = ReportDocument.model_validate_json(text)
+    known = {one.id for one in document.metrics}
+    asked = {"mask_agreement", "dice", "dice_gain"}
+    assert known & asked == (asked if has_masks else set())
+    assert (suite.MASKS_LIMIT in document.limits) is not has_masks
+    utilities = document.verdicts[Axis.UTILITY]
+    assert utilities.verdict is (Light.AMBER if has_masks else Light.GREEN)
+    assert ("segmentation network (amber): " in utilities.reason) is has_masks
+    assert document.verdicts[Axis.LABELS].verdict is Light.GREEN
 
 
 def test_features_of_an_earlier_report_change_nothing(
