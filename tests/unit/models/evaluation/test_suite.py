@@ -40,6 +40,15 @@ SPEC = ReportSpec.model_validate(
 )
 
 
+@pytest.fixture
+def in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out what only makes the numbers of a report better."""
+    monkeypatch.setattr(encoder, "find", lambda: None)
+    monkeypatch.setattr(identity, "STEPS", 5)
+    monkeypatch.setattr(explaining, "DRAWS", 2)
+    monkeypatch.setattr(explaining, "FAULT_DRAWS", 1)
+
+
 def pictures(count: int, seed: int) -> NDArray[np.uint8]:
     """Disks of varied size and brightness on a dark ground, (count, SIDE, SIDE)."""
     rng = np.random.default_rng(seed)
@@ -163,13 +172,10 @@ def test_standard_profile_measures_more(tmp_path: Path, monkeypatch: pytest.Monk
     assert (first == pictures(240, 0)[5::6]).all((1, 2)).sum() == 1
 
 
+@pytest.mark.usefixtures("in_seconds")
 def test_deep_profile_draws_the_learning_curve(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(encoder, "find", lambda: None)
-    monkeypatch.setattr(identity, "STEPS", 5)
-    monkeypatch.setattr(explaining, "DRAWS", 2)
-    monkeypatch.setattr(explaining, "FAULT_DRAWS", 1)
     parts = [Part(share, np.arange(9), 9) for share in (0.25, 1.0)]
     worth = suppose(np.arange(90) % 3, 0.8, 0.8, {alone(0.25): -0.2, together(0.25): 0}, parts)
     monkeypatch.setattr(utility, "measure", lambda *_: worth)
@@ -195,14 +201,11 @@ def pretend(sides: AllSides, terms: Terms, tell: Steps) -> Taught:
     return Taught(dict.fromkeys(lessons, agreed(sides[1])), agreed(sides[2]))
 
 
+@pytest.mark.usefixtures("in_seconds")
 @pytest.mark.parametrize("has_masks", [True, False])
 def test_deep_profile_asks_whether_masks_mark_tumours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_masks: bool
 ) -> None:
-    monkeypatch.setattr(encoder, "find", lambda: None)
-    monkeypatch.setattr(identity, "STEPS", 5)
-    monkeypatch.setattr(explaining, "DRAWS", 2)
-    monkeypatch.setattr(explaining, "FAULT_DRAWS", 1)
     green = Verdict(verdict=Light.GREEN, reason="helps")
     worth = utility.Worth({Axis.LABELS: green, Axis.UTILITY: green})
     monkeypatch.setattr(utility, "measure", lambda *_: worth)
@@ -223,13 +226,8 @@ def test_deep_profile_asks_whether_masks_mark_tumours(
     assert document.verdicts[Axis.LABELS].verdict is Light.GREEN
 
 
-def test_features_of_an_earlier_report_change_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(encoder, "find", lambda: None)
-    monkeypatch.setattr(identity, "STEPS", 5)
-    monkeypatch.setattr(explaining, "DRAWS", 2)
-    monkeypatch.setattr(explaining, "FAULT_DRAWS", 1)
+@pytest.mark.usefixtures("in_seconds")
+def test_features_of_an_earlier_report_change_nothing(tmp_path: Path) -> None:
     config = SPEC.config.model_copy(update={"profile": ReportProfile.STANDARD, "draws": 20})
     spec = SPEC.model_copy(update={"config": config})
     found = []
