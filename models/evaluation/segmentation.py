@@ -42,6 +42,7 @@ SPACE = "segmentation"
 PERMUTED = "real and generated 1:1, masks permuted"
 PLACE = "usual place"
 """One place that is marked in every image alike: what can be had without looking."""
+NONE_MARKED = "no generated image has a tumour that is marked, and unseen real images have"
 _RATIOS = (EVEN, TWICE)
 _ASIDE = {
     ONLY: "for information: what is lost without real images",
@@ -136,7 +137,7 @@ def judge(sides: AllSides, pairs: Sequence[Sides], taught: Taught, terms: Terms)
             f" {least} is needed, and more than their {PLACE} has, {band(dices[PLACE])[1]:.2f}",
             known,
         )
-    agreements = _agreements(sides, tumours, taught, draws, terms)
+    agreements = _agreements(sides, pairs, tumours, taught, draws, terms)
     gains, verdict = _gains(of_all, dices, terms)
     gains += [
         metric(
@@ -285,12 +286,20 @@ def _gains(of_all: Sides, dices: dict[str, Floats], terms: Terms) -> tuple[list[
 
 
 def _agreements(
-    sides: AllSides, tumours: Sequence[Sides], taught: Taught, draws: Draws, terms: Terms
+    sides: AllSides,
+    pairs: Sequence[Sides],
+    tumours: Sequence[Sides],
+    taught: Taught,
+    draws: Draws,
+    terms: Terms,
 ) -> list[Metric]:
-    """Judge generated masks by how well networks of real ones find what they mark."""
+    """Judge generated masks by how well networks of real ones find what they mark.
+
+    Enough generated images of which none has a tumour, where unseen real ones have, are a fault.
+    """
     beside, of_real = draws.beside(len(sides[2]), terms.seed), taught.of_unseen[BASE]
     found = []
-    for one in tumours:
+    for pair, one in zip(pairs, tumours, strict=True):
         made, chance = (
             beside.means(which, one.generated)
             for which in (taught.of_made.own, taught.of_made.others)
@@ -299,7 +308,11 @@ def _agreements(
             draws.means(which, one.holdout) for which in (of_real.own, of_real.others)
         )
         judged = _agreement(one, made - chance, real - real_chance, real, terms)
-        found.append(metric(one, masks.AGREEMENT, SPACE, made, judged, real, chance))
+        known = metric(one, masks.AGREEMENT, SPACE, made, judged, real, chance)
+        is_known = not lacking(replace(one, generated=pair.generated), terms.config)
+        if is_known and not len(one.generated):
+            known = known.model_copy(update={"verdict": Light.RED, "reason": NONE_MARKED})
+        found.append(known)
     return found
 
 

@@ -206,7 +206,7 @@ def test_label_whose_tumours_are_not_found_is_not_judged() -> None:
     assert "a Dice of 0.10" in the(found, AGREEMENT, "segmentation", "right").reason
 
 
-def test_masks_that_mark_nothing_are_not_said_to_agree() -> None:
+def test_masks_that_mark_nothing_are_red() -> None:
     nothing = replace(MADE, masks=np.zeros((len(MADE), 64, 64), bool))
     sides = (TRAINING, UNSEEN, nothing)
     pairs, terms = setting(sides)
@@ -219,7 +219,8 @@ def test_masks_that_mark_nothing_are_not_said_to_agree() -> None:
     found = segmentation.judge(sides, pairs, Taught(of_unseen, agreed(nothing, 0)), terms)
     metric = the(found, AGREEMENT, "segmentation")
     assert metric.value is None
-    assert light(found, Axis.LABELS) is Light.GREY
+    assert metric.reason == segmentation.NONE_MARKED
+    assert light(found, Axis.LABELS) is Light.RED
     assert light(found, Axis.UTILITY) is Light.RED
 
 
