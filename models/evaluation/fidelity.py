@@ -8,6 +8,7 @@ Each is computed for unseen real images in the same way, and for a known fault: 
 three, eight images again and again for the others.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,6 +35,7 @@ from models.metrics import kernel, neighbours
 NEIGHBOURS = 5
 COLLAPSED_IMAGES = 8
 _DOUBLES_QUANTILE = 0.01
+_CHUNK = 512
 _SAME = 1e-6
 """Squared distance up to which features are equal but for rounding."""
 
@@ -125,8 +127,8 @@ class _Near:
     fault: NDArray[np.bool_]  # (training, holdout)
     nearest_real: Rows
     nearest_made: Rows
-    own_real: Floats  # (holdout, holdout) squared, infinite with itself
-    own_made: Floats  # (generated, generated), likewise
+    of_real: Floats  # (holdout, D), the features
+    of_made: Floats  # (generated, D)
     draws: list[tuple[Rows, Rows]]
     """Columns, where the draws of the sides have rows."""
 
@@ -140,18 +142,14 @@ class _Near:
         reached_real, nearest_real = _reached(training, reach, real)
         reached_made, nearest_made = _reached(training, reach, made)
         reached_fault, _ = _reached(training, reach, fault)
-        own_real = neighbours.squared_distances(real, real)
-        np.fill_diagonal(own_real, np.inf)
-        own_made = neighbours.squared_distances(made, made)
-        np.fill_diagonal(own_made, np.inf)
         return cls(
             reached_real,
             reached_made,
             reached_fault,
             nearest_real,
             nearest_made,
-            own_real,
-            own_made,
+            real,
+            made,
             [
                 (np.searchsorted(sides.holdout, ours), np.searchsorted(sides.generated, theirs))
                 for ours, theirs in sides.draws
@@ -167,39 +165,34 @@ class _Near:
 
     def of_sets(self, random: np.random.Generator) -> dict[str, tuple[Floats, Floats, Floats]]:
         """Return what is of a set: the draws of generated, real and collapsed ones."""
-        rows: dict[str, list[tuple[float, float, float]]] = {
-            "coverage": [],
-            "unique_neighbours": [],
-            "doubles": [],
-        }
-        limit = self._limit()
-        for ours, theirs in self.draws:
-            few = random.choice(ours, min(COLLAPSED_IMAGES, len(ours)), replace=False)
-            rows["coverage"].append(
-                (_covered(self.made, theirs), _covered(self.real, ours), _covered(self.real, few))
-            )
-            rows["unique_neighbours"].append(
-                (
-                    len(np.unique(self.nearest_made[theirs])) / len(theirs),
-                    len(np.unique(self.nearest_real[ours])) / len(ours),
-                    len(np.unique(self.nearest_real[few])) / len(ours),
-                )
-            )
-            rows["doubles"].append(
-                (_doubles(self.own_made, theirs, limit), _doubles(self.own_real, ours, limit), 1.0)
-            )
+        ours, theirs = [real for real, _ in self.draws], [made for _, made in self.draws]
+        few = [random.choice(one, min(COLLAPSED_IMAGES, len(one)), replace=False) for one in ours]
+        limit = self._limit(ours)
         return {
-            name: (values[:, 0], values[:, 1], values[:, 2])
-            for name, values in ((name, np.array(found)) for name, found in rows.items())
+            "coverage": (
+                _covered(self.made, theirs),
+                _covered(self.real, ours),
+                _covered(self.real, few),
+            ),
+            "unique_neighbours": (
+                _unique(self.nearest_made, theirs, theirs),
+                _unique(self.nearest_real, ours, ours),
+                _unique(self.nearest_real, few, ours),
+            ),
+            "doubles": (
+                _doubles(self.of_made, theirs, limit),
+                _doubles(self.of_real, ours, limit),
+                np.ones(len(self.draws)),
+            ),
         }
 
-    def _limit(self) -> float:
+    def _limit(self, ours: Sequence[Rows]) -> float:
         """Return the squared distance than which one real image in a hundred has a nearer other.
 
         The neighbouring slice of a patient counts: a generator has none to draw.
         """
-        known = np.concatenate([self.own_real[np.ix_(one, one)].min(1) for one, _ in self.draws])
-        return max(float(np.quantile(known, _DOUBLES_QUANTILE)), _SAME)
+        known = neighbours.to_nearest_drawn(self.of_real, ours)
+        return max(float(np.quantile(np.concatenate(known), _DOUBLES_QUANTILE)), _SAME)
 
 
 def _taken(features: Floats, rows: Rows) -> Floats:
@@ -215,12 +208,40 @@ def _reached(
     return squared <= reach, squared.argmin(0)
 
 
-def _covered(within: NDArray[np.bool_], columns: Rows) -> float:
-    return float(within[:, columns].any(1).mean())
+def _covered(within: NDArray[np.bool_], draws: Sequence[Rows]) -> Floats:
+    """Return the share of the rows that have any of the drawn columns, `(draws,)`."""
+    drawn, counts = _indicators(draws, within.shape[1]), np.zeros(len(draws), np.int64)
+    for first in range(0, len(within), _CHUNK):
+        counts += (within[first : first + _CHUNK].astype(np.float32) @ drawn > 0).sum(0)
+    return np.asarray(counts / len(within))
 
 
-def _doubles(squared: Floats, columns: Rows, limit: float) -> float:
-    return float((squared[np.ix_(columns, columns)].min(1) <= limit).mean())
+def _unique(nearest: Rows, draws: Sequence[Rows], wholes: Sequence[Rows]) -> Floats:
+    found = [
+        len(np.unique(nearest[one])) / len(whole) for one, whole in zip(draws, wholes, strict=True)
+    ]
+    return np.array(found)
+
+
+def _doubles(features: Floats, draws: Sequence[Rows], limit: float) -> Floats:
+    """Return the share of the drawn images that are as near as `limit` to another, `(draws,)`."""
+    drawn, counts = _indicators(draws, len(features)), np.zeros(len(draws), np.int64)
+    for first in range(0, len(features), _CHUNK):
+        part = features[first : first + _CHUNK]
+        is_near = neighbours.squared_distances(part, features) <= limit
+        own = np.arange(len(part))
+        is_near[own, first + own] = False
+        has_near = is_near.astype(np.float32) @ drawn > 0
+        counts += (has_near & (drawn[first : first + _CHUNK] > 0)).sum(0)
+    return np.asarray(counts / drawn.sum(0, dtype=np.float64))
+
+
+def _indicators(draws: Sequence[Rows], count: int) -> NDArray[np.float32]:
+    """Return 1 where one of so many images is drawn, `(count, draws)`.
+
+    Their products count, exactly so far, and are faster than to pick the columns of every draw.
+    """
+    return np.stack([np.isin(np.arange(count), one) for one in draws], 1).astype(np.float32)
 
 
 def _red_below_half(

@@ -4,15 +4,15 @@ All but one see classically augmented images: what helps only where augmentation
 not help.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation import classifier, parts
-from models.evaluation.classifier import Examples, Lesson
 from models.evaluation.halves import Floats, Side, Steps, Terms
+from models.evaluation.learning import Examples, Lesson
 from models.evaluation.parts import FEWEST, Part
 
 SPACE = "classifier"
@@ -58,23 +58,27 @@ def teach(
     real, unseen, made = (Examples.of(side.images, side.labels) for side in sides)
     lessons = plan(real, made, is_flagged, terms.seed) | plan_parts(real, made, divided[:-1])
     taught = Taught({name: [] for name in lessons}, [], divided, left_out)
-    for number, (name, lesson) in enumerate(lessons.items(), 1):
-        for turn in range(config.classifier_seeds):
-            tell(
-                f"training classifiers on {name} (lesson {number} of {len(lessons)}, classifier"
-                f" {turn + 1} of {config.classifier_seeds})"
-            )
-            network = classifier.train(
-                lesson,
-                len(names),
-                config.classifier_steps,
-                terms.seed * 1000 + turn,
-                tell.check,
-            )
-            taught.of_unseen[name].append(classifier.probabilities(network, unseen.images))
-            if name == BASE:
-                taught.of_made.append(classifier.probabilities(network, made.images))
+    for name, lesson, seed in turns(
+        lessons, config.classifier_seeds, terms.seed, "classifier", tell
+    ):
+        network = classifier.train(lesson, len(names), config.classifier_steps, seed, tell.check)
+        taught.of_unseen[name].append(classifier.probabilities(network, unseen.images))
+        if name == BASE:
+            taught.of_made.append(classifier.probabilities(network, made.images))
     return taught
+
+
+def turns(
+    lessons: Mapping[str, Lesson], seeds: int, seed: int, learner: str, tell: Steps
+) -> Iterator[tuple[str, Lesson, int]]:
+    """Yield every lesson, by name, with every seed of training, which all lessons share."""
+    for number, (name, lesson) in enumerate(lessons.items(), 1):
+        for turn in range(seeds):
+            tell(
+                f"training {learner}s on {name} (lesson {number} of {len(lessons)}, {learner}"
+                f" {turn + 1} of {seeds})"
+            )
+            yield name, lesson, seed * 1000 + turn
 
 
 def plan(

@@ -68,21 +68,19 @@ def copies(
     An image counts when it is closer to one than all but one in a hundred of the unseen real ones.
     """
     search = CopySearch(training, is_kept=False)
-    limit = search.threshold(holdout.images)
+    limit, highest = search.thresholds(holdout.images)
     found = search.above(generated.images, limit)
     count, total = int((found > limit).sum()), len(found)
     light, reason = _judge_copies(count, total, _chance(sides.n_groups), thresholds)
     if lacks := lacking(sides, config):
         light, reason = Light.GREY, lacks
     # One is enough, whatever the rate; unseen real images that are as near set the bar higher.
-    most = max(limit, thresholds.copy_correlation_red)
-    if len(holdout):
-        most = max(most, float(search.above(holdout.images, most).max()))
+    most = max(highest, thresholds.copy_correlation_red)
     if near := int((found > most).sum()):
         light, reason = Light.RED, f"{near} of {total} generated images are nearly a training image"
     rate = _rate(sides, "copy_rate", "pixels", (count, total), (light, reason))
     correlations = np.where(found > limit, found, np.nan)
-    return Copies(rate, correlations, search.closest(generated.images, shown))
+    return Copies(rate, correlations, search.closest(generated.images, shown, found))
 
 
 def identity_copies(

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from models.evaluation import masks, segmenter
-from models.evaluation.classifier import Examples, Lesson
 from models.evaluation.draws import Draws
 from models.evaluation.gains import best, judge_ratios
 from models.evaluation.halves import (
@@ -30,10 +29,11 @@ from models.evaluation.halves import (
     lacking,
     metric,
 )
-from models.evaluation.lessons import BASE, EVEN, ONLY, TWICE
+from models.evaluation.learning import Examples, Lesson
+from models.evaluation.lessons import BASE, EVEN, ONLY, TWICE, turns
 from models.evaluation.parts import FEWEST
 from models.evaluation.report import Axis, Light, Metric, Verdict
-from models.evaluation.utility import Worth
+from models.evaluation.worth import Worth, not_assessable
 from models.metrics.dice import Masks, dice
 
 AllSides = tuple[Side, Side, Side]
@@ -52,7 +52,6 @@ _DICE = (
     "how far unseen tumours are found where they are marked, 1 is wholly; what counts is the gain"
 )
 _PLACES = 20
-_WORST_FIRST = (Light.RED, Light.AMBER, Light.GREEN, Light.GREY)
 
 
 @dataclass(frozen=True)
@@ -83,7 +82,7 @@ def measure(sides: AllSides, pairs: Sequence[Sides], terms: Terms, tell: Steps) 
     if any(side.masks is None for side in sides) or not _marks(sides[0]).any():
         return None
     lacks = _lacking(sides, pairs[0], terms)
-    return _grey(lacks) if lacks else judge(sides, pairs, teach(sides, terms, tell), terms)
+    return not_assessable(lacks) if lacks else judge(sides, pairs, teach(sides, terms, tell), terms)
 
 
 def teach(sides: AllSides, terms: Terms, tell: Steps) -> Taught:
@@ -94,23 +93,16 @@ def teach(sides: AllSides, terms: Terms, tell: Steps) -> Taught:
     )
     lessons = _lessons(real, made, permuted(_marks(sides[2]), terms.seed))
     taught = Taught({name: Agreed() for name in lessons}, Agreed())
-    for number, (name, lesson) in enumerate(lessons.items(), 1):
-        for turn in range(config.segmenter_seeds):
-            tell(
-                f"training segmentation networks on {name} (lesson {number} of {len(lessons)},"
-                f" network {turn + 1} of {config.segmenter_seeds})"
-            )
-            network = segmenter.train(
-                lesson,
-                len(terms.names),
-                config.segmenter_steps,
-                terms.seed * 1000 + turn,
-                tell.check,
-            )
-            _agree(taught.of_unseen[name], segmenter.found(network, unseen), sides[1], terms.seed)
-            if name == BASE:
-                tell.check()
-                _agree(taught.of_made, segmenter.found(network, made), sides[2], terms.seed)
+    for name, lesson, seed in turns(
+        lessons, config.segmenter_seeds, terms.seed, "segmentation network", tell
+    ):
+        network = segmenter.train(
+            lesson, len(terms.names), config.segmenter_steps, seed, tell.check
+        )
+        _agree(taught.of_unseen[name], segmenter.found(network, unseen), sides[1], terms.seed)
+        if name == BASE:
+            tell.check()
+            _agree(taught.of_made, segmenter.found(network, made), sides[2], terms.seed)
     return taught
 
 
@@ -131,7 +123,7 @@ def judge(sides: AllSides, pairs: Sequence[Sides], taught: Taught, terms: Terms)
     low, middle, high = band(dices[BASE])
     least = terms.thresholds.learnable_dice
     if not (low > least and band(dices[BASE] - dices[PLACE])[0] > 0):
-        return _grey(
+        return not_assessable(
             "not assessable: trained on the real training images, a segmentation network finds"
             f" unseen tumours with a Dice of {middle:.2f} ({low:.2f} to {high:.2f}); more than"
             f" {least} is needed, and more than their {PLACE} has, {band(dices[PLACE])[1]:.2f}",
@@ -151,22 +143,6 @@ def judge(sides: AllSides, pairs: Sequence[Sides], taught: Taught, terms: Terms)
     ]
     verdicts = {Axis.LABELS: axis_verdict(agreements), Axis.UTILITY: verdict}
     return Worth(verdicts, [*agreements, *gains, *known])
-
-
-def joined(classified: Worth, segmented: Worth | None) -> Worth:
-    """Join what both tasks say: an axis has the worse verdict of those that are assessable.
-
-    Its reason names both.
-    """
-    if segmented is None:
-        return classified
-    verdicts = {}
-    for axis, one in classified.verdicts.items():
-        tasks = {"classifier": one, "segmentation network": segmented.verdicts[axis]}
-        light = min((each.verdict for each in tasks.values()), key=_WORST_FIRST.index)
-        said = [f"{task} ({each.verdict}): {each.reason}" for task, each in tasks.items()]
-        verdicts[axis] = Verdict(verdict=light, reason="; ".join(said))
-    return replace(classified, verdicts=verdicts, metrics=[*classified.metrics, *segmented.metrics])
 
 
 def permuted(marks: Masks, seed: int) -> Masks:
@@ -199,11 +175,6 @@ def _alike(mask: Masks, side: Side) -> Masks:
 
 def _aside(why: str) -> Judgement:
     return Light.GREY, f"for information: {why}"
-
-
-def _grey(reason: str, metrics: list[Metric] | None = None) -> Worth:
-    verdict = Verdict(verdict=Light.GREY, reason=reason)
-    return Worth(dict.fromkeys((Axis.LABELS, Axis.UTILITY), verdict), metrics or [])
 
 
 def _with_tumours(pair: Sides, sides: AllSides) -> Sides:

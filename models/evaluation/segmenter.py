@@ -18,11 +18,13 @@ from torch.nn.functional import (
     pixel_unshuffle,
 )
 
-from models.evaluation.classifier import (
+from models.evaluation.learning import (
+    AT_ONCE,
     SIDE_PX,
     Examples,
     Labels,
     Lesson,
+    descend,
     drawn,
     members_of,
     varied,
@@ -36,10 +38,9 @@ BATCH = 16
 _CHANNELS = (16, 32, 64)
 """At 32, 16 and 8 px."""
 _GROUPS = 8
-_STEP_LENGTH, _DECAY = 5e-3, 1e-3
+_STEP_LENGTH = 5e-3
 _RARITY = -4.0
 """The logit of every pixel at the start: tumours fill about one in fifty."""
-_AT_ONCE = 256
 _CPU = torch.device("cpu")
 
 
@@ -65,33 +66,27 @@ def train(
 ) -> nn.Module:
     """Return a network after so many steps; `check` is called at each and may raise.
 
-    The images of a lesson are planes. Two lessons of one seed are a pair, as for classifiers.
+    The images of a lesson are planes.
     """
     torch_random = stream(_CPU, seed, "variations")
     random = np.random.default_rng([seed, 1])
     network = UNet(stream(_CPU, seed, "segmenter"))
-    optimiser = torch.optim.AdamW(network.parameters(), lr=_STEP_LENGTH, weight_decay=_DECAY)
-    pace = torch.optim.lr_scheduler.OneCycleLR(optimiser, _STEP_LENGTH, total_steps=steps)
     members = members_of(lesson.made, classes)
-    network.train()
-    for _ in range(steps):
-        check()
+
+    def loss() -> Tensor:
         both, _ = drawn(lesson, members, BATCH, random)
         moved = varied(both.float() / 127.5 - 1, torch_random)  # image and mask alike
-        logits = network(moved[:, :1])
-        optimiser.zero_grad(set_to_none=True)
-        torch.autograd.backward(_loss(logits, (moved[:, 1:] > 0).float()))
-        optimiser.step()
-        pace.step()
-    return network.eval()
+        return _loss(network(moved[:, :1]), (moved[:, 1:] > 0).float())
+
+    return descend(network, loss, steps, _STEP_LENGTH, check)
 
 
 def found(network: nn.Module, examples: Examples) -> Masks:
     """Return where a network finds a tumour, more likely than not: `(N, 64, 64)`."""
     parts = [np.empty((0, SIDE_PX, SIDE_PX), bool)]
     with torch.inference_mode():
-        for first in range(0, len(examples), _AT_ONCE):
-            images = examples.images[first : first + _AT_ONCE, :1].float() / 127.5 - 1
+        for first in range(0, len(examples), AT_ONCE):
+            images = examples.images[first : first + AT_ONCE, :1].float() / 127.5 - 1
             parts.append((network(images)[:, 0] > 0).numpy())
     return np.concatenate(parts)
 

@@ -37,6 +37,7 @@ from models.evaluation.images import Judged
 from models.evaluation.integrity import RealPixels
 from models.evaluation.report import Axis, Explanation, LearningCurve, Light, Metric, Verdict
 from models.evaluation.shown import Strip
+from models.evaluation.worth import Worth, joined
 from models.metrics.copy_search import Images
 from models.metrics.spaces.space import features
 from models.metrics.spaces.texture import Texture
@@ -161,7 +162,7 @@ def measure(
     judged = _judged(spaces[0], everything, copies.correlations, is_copy)
     verdicts = {axis: axis_verdict(found) for axis, found in metrics.items()}
     limits += _too_good(metrics[Axis.FIDELITY], verdicts[Axis.COPIES])
-    worth = utility.Worth({})
+    worth = Worth({})
     if terms.config.profile is ReportProfile.DEEP:
         worth = _worth(sides, pairs, judged.is_flagged[everything.kept], terms, tell)
     metrics |= {Axis.UTILITY: worth.metrics}
@@ -188,10 +189,10 @@ def _worth(
     is_flagged: NDArray[np.bool_],
     terms: Terms,
     tell: Steps,
-) -> utility.Worth:
+) -> Worth:
     """Ask classifiers, and where there are masks segmentation networks."""
     worth = utility.measure(sides, pairs, is_flagged, terms, tell)
-    return segmentation.joined(worth, segmentation.measure(sides, pairs, terms, tell))
+    return joined(worth, segmentation.measure(sides, pairs, terms, tell))
 
 
 _MEASURED = (Axis.SPECTRUM, Axis.FIDELITY, Axis.DIVERSITY, Axis.COPIES, Axis.DISCLOSURE)

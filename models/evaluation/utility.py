@@ -6,7 +6,7 @@ resampled groups of unseen images and resampled seeds.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,21 +28,11 @@ from models.evaluation.halves import (
     metric,
 )
 from models.evaluation.lessons import BASE, EVEN, SPACE, Taught, teach
-from models.evaluation.report import Axis, LearningCurve, Light, Metric, Verdict
+from models.evaluation.report import Axis, Light, Metric
+from models.evaluation.worth import Worth, not_assessable
 from models.metrics.ranking import areas
 
 MIN_LABELS = 2
-
-
-@dataclass(frozen=True)
-class Worth:
-    """What classifiers say of generated images."""
-
-    verdicts: dict[Axis, Verdict]
-    metrics: list[Metric] = field(default_factory=list)
-    limits: list[str] = field(default_factory=list)
-    curve: LearningCurve | None = None
-    """Where the training patients could be divided."""
 
 
 def measure(
@@ -59,7 +49,7 @@ def measure(
     """
     lacks = lacking(pairs[0], terms.config) or _unlearnable(sides, terms.names)
     return (
-        _grey(lacks)
+        not_assessable(lacks)
         if lacks
         else judge(sides, pairs, teach(sides, is_flagged, terms, tell), terms, tell.check)
     )
@@ -86,11 +76,12 @@ def judge(
     gains = Gains(areas_of, pairs[0])
     low, middle, high = band(gains.areas[BASE])
     if not low > thresholds.learnable_area:
-        return _grey(
+        return not_assessable(
             "not assessable: trained on the real training images, a classifier ranks the labels of"
             f" unseen ones with an area under the curve of {middle:.2f} ({low:.2f} to {high:.2f}),"
             f" and {thresholds.learnable_area} is needed",
             gains.information(),
+            _stand_ins(sides, names),
         )
     rights = _Rights(unseen, taught, sides[2].labels, seed)
     labels = rights.metrics(pairs, terms)
@@ -137,11 +128,6 @@ def _stand_ins(sides: tuple[Side, Side, Side], names: Sequence[str]) -> list[str
         return []
     said = ", ".join(names[label] for label in missing)
     return [f"Of {said} nothing was generated: real images stood in where both were learnt from."]
-
-
-def _grey(reason: str, metrics: list[Metric] | None = None) -> Worth:
-    verdict = Verdict(verdict=Light.GREY, reason=reason)
-    return Worth(dict.fromkeys((Axis.LABELS, Axis.UTILITY), verdict), metrics or [])
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,8 @@ _LOW = (6, 12)
 _ROUNDING = 1e-5
 _BATCH, _PAIRS_LOW, _PAIRS = 16, 2048, 64
 _LIKELY = 4
+_MANY = 1 / 8
+"""Share of the pairs from which on it is faster to bound all of them at once than each of these."""
 _PART = 4096
 
 
@@ -71,30 +73,39 @@ class CopySearch:
 
         Only the largest correlations matter for it. Without any image it is `DEFAULT_THRESHOLD`.
         """
-        if not len(unseen):
-            return DEFAULT_THRESHOLD
-        needed = len(unseen) - int(QUANTILE * (len(unseen) - 1))
-        return float(np.quantile(self._largest(unseen, needed), QUANTILE))
+        return self.thresholds(unseen)[0]
 
-    def closest(self, images: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+    def thresholds(self, unseen: NDArray[np.uint8]) -> tuple[float, float]:
+        """Return `threshold`, and the correlation that none of the images exceeds."""
+        if not len(unseen):
+            return DEFAULT_THRESHOLD, DEFAULT_THRESHOLD
+        needed = len(unseen) - int(QUANTILE * (len(unseen) - 1))
+        found = self._largest(unseen, needed)
+        return float(np.quantile(found, QUANTILE)), float(found.max())
+
+    def closest(
+        self, images: NDArray[np.uint8], count: int, known: NDArray[np.float64] | None = None
+    ) -> NDArray[np.int64]:
         """Return the rows of the `count` images that are closest to any training image, in order.
 
-        There are fewer when `(n, S, S)` are.
+        There are fewer when `(n, S, S)` are. What `above` has returned for the same images is
+        `known`, and saves the search when enough of them are above its floor.
         """
         count = min(count, len(images))
         if not count:
             return np.empty(0, np.int64)
-        return np.argsort(-self._largest(images, count), kind="stable")[:count]
+        if known is None or int((known > known.min()).sum()) < count:
+            known = self._largest(images, count)
+        return np.argsort(-known, kind="stable")[:count]
 
     def _largest(self, images: NDArray[np.uint8], needed: int) -> NDArray[np.float64]:
         """Return the correlations `(n,)`, of which only the `needed` largest are exact.
 
-        The others are too small by an unknown amount, and none is among the largest. What is among
-        the largest of all is so in the part of its closest image too.
+        The others are too small by an unknown amount, and none is among the largest.
         """
         found = np.full(len(images), -1.0)
         for part in self._parts():
-            found = np.maximum(found, part.largest(images, needed))
+            found = part.largest(images, needed, found)
         return found
 
 
@@ -112,21 +123,29 @@ class _Part:
         found = [self._above(images[one : one + _BATCH], floor) for one in starts]
         return np.concatenate(found) if found else np.empty(0)
 
-    def largest(self, images: NDArray[np.uint8], needed: int) -> NDArray[np.float64]:
-        """Return the correlations, of which only the `needed` largest are exact."""
+    def largest(
+        self, images: NDArray[np.uint8], needed: int, known: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the correlations, of which only the `needed` largest are exact.
+
+        None is smaller than what is `known` of it, `(n,)`, by other training images.
+        """
         starts = range(0, len(images), _BATCH)
-        values = np.concatenate([self._likely(images[one : one + _BATCH]) for one in starts])
+        likely = np.concatenate([self._likely(images[one : one + _BATCH]) for one in starts])
+        values: NDArray[np.float64] = np.maximum(known, likely)
         for one in starts:
             floor = float(np.partition(values, -needed)[-needed])
-            exact = self._above(images[one : one + _BATCH], floor)
-            values[one : one + _BATCH] = np.maximum(exact, floor)
+            part = slice(one, one + _BATCH)
+            values[part] = np.maximum(values[part], self._above(images[part], floor))
         return values
 
     def _above(self, images: NDArray[np.uint8], floor: float) -> NDArray[np.float64]:
         """Return the correlations `(n,)` of a batch; -1 where no pair passes the bounds."""
         own, least = _both_ways(images), floor - _ROUNDING
-        bounds = own.abs().flatten(1) @ self._magnitudes.T  # (2n, m)
-        i, j = (bounds > least).nonzero(as_tuple=True)
+        passes = own.abs().flatten(1) @ self._magnitudes.T > least  # (2n, m)
+        if passes.float().mean() > _MANY:
+            passes &= _Low(own, _LOW[0]).bounds(self._low[0]) > least
+        i, j = passes.nonzero(as_tuple=True)
         for low, most in zip(self._low, _LOW, strict=True):
             may_be = _Low(own, most).bound(i, low, j) > least
             i, j = i[may_be], j[may_be]
@@ -156,7 +175,7 @@ class _Low:
     """The low frequencies of some images, and the norm of all others."""
 
     def __init__(self, spectra: Tensor, most: int) -> None:
-        rows = [*range(most + 1), *range(-most, 0)]
+        self._rows = rows = [*range(most + 1), *range(-most, 0)]
         self._inside = spectra[:, rows, : most + 1].flatten(1)  # (n, k) complex64
         self._outside = (1 - self._inside.abs().square().sum(1)).clamp_min(0).sqrt()
         turns = _DOWN[:, rows][:, None, :, None] * _ACROSS[: most + 1].T[None, :, None]
@@ -173,6 +192,34 @@ class _Low:
             rest = self._outside[i[part]] * other._outside[j[part]]  # noqa: SLF001
             found[part] = at_shifts.amax(1) + rest
         return found
+
+    def bounds(self, other: "_Low") -> Tensor:
+        """Return the same of each row with each of the `m` rows of `other`, `(n, m)`.
+
+        To shift down first and then across takes a quarter of the products of both at once.
+        """
+        own, theirs = self._half_planes(), other._half_planes()  # noqa: SLF001 - its own kind
+        shifts = len(_SHIFTS)
+        turned = (own[:, None] * _DOWN[:, self._rows, None]).permute(0, 3, 1, 2)
+        down = torch.stack(  # (n, columns, 2 x 13, 2 x rows): real and imaginary parts
+            [
+                torch.cat([turned.real, turned.imag], 3),
+                torch.cat([turned.imag, -turned.real], 3),
+            ],
+            2,
+        ).flatten(2, 3)
+        parts = torch.cat([theirs.real, theirs.imag], 1).permute(2, 1, 0).contiguous()
+        turns = _ACROSS[: own.shape[2]]
+        across = torch.stack([turns.real, -turns.imag], 1).flatten(0, 1).T  # (13, columns x 2)
+        found = self._outside[:, None] * other._outside  # noqa: SLF001
+        for row, one in enumerate(down):
+            at_down = torch.bmm(one, parts).view(-1, shifts * len(theirs))
+            found[row] += (across @ at_down).view(shifts**2, -1).amax(0)
+        return found
+
+    def _half_planes(self) -> Tensor:
+        """Return the low frequencies `(n, rows, columns) complex64`."""
+        return self._inside.view(len(self._inside), len(self._rows), -1)
 
 
 _SHIFTS = torch.arange(-SHIFT_PX, SHIFT_PX + 1)

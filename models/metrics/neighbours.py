@@ -6,6 +6,7 @@ low coverage. Distances are counted as within a radius when equal to it, so that
 count as far from each other.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 
 Features = NDArray[np.float64]
 _CHUNK = 1024
+_CLOSE = 32
+"""Neighbours that are kept of each; of half of the others hardly ever none is among them."""
 _SAME = 1e-20
 """Squared distance below which rounding is all there is."""
 
@@ -92,6 +95,38 @@ def nearest(features: Features, others: Features) -> tuple[NDArray[np.int64], Fe
         rows[first : first + _CHUNK] = squared.argmin(1)
     # By subtraction: small distances drown in the rounding of the expanded form.
     return rows, np.linalg.norm(features - others[rows], axis=1)
+
+
+def to_nearest_drawn(
+    features: Features, draws: Sequence[NDArray[np.int64]]
+) -> list[NDArray[np.float64]]:
+    """Return the squared distance of each drawn one of `(n, d)` to the nearest other of its draw.
+
+    A draw is of rows, in order and none twice; alone in its draw, the distance is infinite.
+    """
+    count = min(len(features), _CLOSE)
+    rows = np.empty((len(features), count), np.int64)
+    distances = np.empty((len(features), count))
+    for first in range(0, len(features), _CHUNK):
+        part = slice(first, first + _CHUNK)
+        squared = squared_distances(features[part], features)
+        own = np.arange(len(squared))
+        squared[own, first + own] = np.inf
+        near = np.argpartition(squared, count - 1, axis=1)[:, :count]
+        near = np.take_along_axis(near, np.take_along_axis(squared, near, 1).argsort(1), 1)
+        rows[part], distances[part] = near, np.take_along_axis(squared, near, 1)
+    found = []
+    for draw in draws:
+        is_drawn = np.zeros(len(features), np.bool_)
+        is_drawn[draw] = True
+        known = is_drawn[rows[draw]]
+        nearest = distances[draw, known.argmax(1)]
+        for at in np.flatnonzero(~known.any(1)):  # none of the close ones is drawn
+            others = np.delete(draw, at)
+            squared = squared_distances(features[draw[at]][None], features[others])
+            nearest[at] = squared.min(initial=np.inf)
+        found.append(nearest)
+    return found
 
 
 def squared_distances(x: Features, y: Features) -> Features:

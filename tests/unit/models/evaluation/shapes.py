@@ -11,7 +11,7 @@ from models.evaluation.halves import Side, Sides, Terms, pair
 from models.evaluation.lessons import Taught
 from models.evaluation.parts import Part
 from models.evaluation.thresholds import THRESHOLDS, Thresholds
-from models.evaluation.utility import Worth
+from models.evaluation.worth import Worth
 
 NAMES = ("disc", "ring", "stripe")
 CONFIG = ReportConfig.model_validate(

@@ -9,13 +9,13 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from models.evaluation import classifier, draws, gains, learning_curve, lessons, parts, utility
-from models.evaluation.classifier import Lesson
 from models.evaluation.figures import draw_learning_curve
 from models.evaluation.halves import Side
+from models.evaluation.learning import Lesson
 from models.evaluation.lessons import BASE, EVEN, alone, together
 from models.evaluation.parts import Part
 from models.evaluation.report import Axis, Light, Metric
-from models.evaluation.utility import Worth
+from models.evaluation.worth import Worth
 from tests.unit.models.evaluation.shapes import CONFIG, setting, shapes, suppose
 from tests.unit.models.evaluation.told import Told
 

@@ -11,10 +11,10 @@ from models.evaluation import segmentation, suite
 from models.evaluation.halves import Side, Sides, Terms, pair
 from models.evaluation.lessons import BASE, EVEN, ONLY, TWICE
 from models.evaluation.masks import AGREEMENT
-from models.evaluation.report import Axis, Light, Metric, Verdict
+from models.evaluation.report import Axis, Light, Metric
 from models.evaluation.segmentation import PERMUTED, PLACE, Agreed, AllSides, Taught
 from models.evaluation.thresholds import THRESHOLDS
-from models.evaluation.utility import Worth
+from models.evaluation.worth import Worth
 from tests.unit.models.evaluation.discs import CONFIG, NAMES, discs
 from tests.unit.models.evaluation.told import Told
 
@@ -83,37 +83,6 @@ def test_without_masks_on_every_side_nothing_is_said(missing: int) -> None:
 
 def test_without_a_tumour_to_learn_from_nothing_is_said() -> None:
     assert ask((discs(60, 0, free=60), UNSEEN, MADE)) is None
-
-
-def test_verdicts_of_the_classifier_stay_where_nothing_is_said() -> None:
-    verdict = Verdict(verdict=Light.GREEN, reason="helps")
-    classified = Worth({Axis.UTILITY: verdict}, [], ["limit"])
-    assert segmentation.joined(classified, None) is classified
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "light"),
-    [
-        ("green", "green", "green"),
-        ("green", "amber", "amber"),
-        ("red", "amber", "red"),
-        ("grey", "green", "green"),
-        ("red", "grey", "red"),
-        ("grey", "grey", "grey"),
-    ],
-)
-def test_worse_of_the_assessable_tasks_decides_and_both_are_named(
-    one: Light, other: Light, light: Light
-) -> None:
-    first, second = (
-        Worth({Axis.UTILITY: Verdict(verdict=light, reason=f"is {light}")}, [], [])
-        for light in (one, other)
-    )
-    joined = segmentation.joined(first, second).verdicts[Axis.UTILITY]
-    assert joined.verdict == light
-    assert joined.reason == (
-        f"classifier ({one}): is {one}; segmentation network ({other}): is {other}"
-    )
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from models.evaluation import segmenter
-from models.evaluation.classifier import Examples, Lesson, varied
+from models.evaluation.learning import Examples, Lesson, varied
 from models.metrics.dice import dice
 from tests.unit.models.evaluation.discs import discs
 

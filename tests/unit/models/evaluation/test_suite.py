@@ -21,6 +21,7 @@ from models.evaluation.parts import Part
 from models.evaluation.report import Axis, Light, ReportDocument, Verdict
 from models.evaluation.segmentation import PERMUTED, Agreed, AllSides, Taught
 from models.evaluation.suite import report
+from models.evaluation.worth import Worth
 from models.metrics.spaces import encoder, identity
 from models.progress import Silent, Stopped
 from models.run_folder import ImageRecord, ReportSpec, UserError
@@ -207,7 +208,7 @@ def test_deep_profile_asks_whether_masks_mark_tumours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_masks: bool
 ) -> None:
     green = Verdict(verdict=Light.GREEN, reason="helps")
-    worth = utility.Worth({Axis.LABELS: green, Axis.UTILITY: green})
+    worth = Worth({Axis.LABELS: green, Axis.UTILITY: green})
     monkeypatch.setattr(utility, "measure", lambda *_: worth)
     monkeypatch.setattr(segmentation, "teach", pretend)
     config = SPEC.config.model_copy(update={"profile": ReportProfile.DEEP, "draws": 20})

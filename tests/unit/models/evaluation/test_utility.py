@@ -6,11 +6,11 @@ from numpy.typing import NDArray
 
 from models.config import ReportConfig
 from models.evaluation import classifier, draws, lessons, suite, utility
-from models.evaluation.classifier import Examples, Lesson
 from models.evaluation.halves import Side, Terms, pair
+from models.evaluation.learning import Examples, Lesson
 from models.evaluation.report import Axis, Light, Metric
 from models.evaluation.thresholds import THRESHOLDS, Thresholds
-from models.evaluation.utility import Worth
+from models.evaluation.worth import Worth
 from tests.unit.models.evaluation.shapes import CONFIG, NAMES, setting, shapes, suppose
 from tests.unit.models.evaluation.told import Told
 
@@ -137,6 +137,12 @@ def test_labels_that_cannot_be_learnt_give_no_verdict() -> None:
     found = suppose(np.arange(600) % 3, 0.8, 1 / 3)
     assert {one.verdict for one in found.verdicts.values()} == {Light.GREY}
     assert "not assessable" in found.verdicts[Axis.UTILITY].reason
+
+
+def test_stand_ins_are_told_whether_or_not_labels_can_be_learnt() -> None:
+    for right in (0.8, 1 / 3):
+        limits = suppose(np.arange(600) % 2, 0.8, right).limits
+        assert [one for one in limits if "Of stripe nothing was generated" in one], right
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 
@@ -49,8 +50,33 @@ def test_threshold_is_the_quantile_of_the_plain_search(count: int) -> None:
     assert CopySearch(TRAINING).threshold(unseen) == pytest.approx(expected, abs=2e-6)
 
 
+def test_no_unseen_image_exceeds_the_second_threshold() -> None:
+    unseen = pictures(130, 3)
+    expected = closest(unseen, TRAINING).correlations.max()
+    assert CopySearch(TRAINING).thresholds(unseen)[1] == pytest.approx(expected, abs=2e-6)
+
+
 def test_threshold_without_unseen_images_is_the_default() -> None:
-    assert CopySearch(TRAINING).threshold(OTHERS[:0]) == DEFAULT_THRESHOLD
+    assert CopySearch(TRAINING).thresholds(OTHERS[:0]) == (DEFAULT_THRESHOLD,) * 2
+
+
+@pytest.mark.parametrize("share", [-1.0, 2.0], ids=["all at once", "pair by pair"])
+@pytest.mark.parametrize("floor", [-1.0, 0.3, 0.8])
+def test_pairs_are_bounded_all_at_once_as_one_by_one(
+    plain: NDArray[np.float64], monkeypatch: pytest.MonkeyPatch, share: float, floor: float
+) -> None:
+    monkeypatch.setattr(copy_search, "_MANY", share)
+    expected = np.maximum(plain, floor)
+    assert CopySearch(TRAINING).above(IMAGES, floor) == pytest.approx(expected, abs=2e-6)
+
+
+def test_bounds_of_all_pairs_are_those_of_each() -> None:
+    own, theirs = (
+        copy_search._Low(copy_search._both_ways(images), 6) for images in (IMAGES, TRAINING)
+    )
+    i, j = np.indices((2 * len(IMAGES), 2 * len(TRAINING))).reshape(2, -1)
+    each = own.bound(torch.from_numpy(i), theirs, torch.from_numpy(j))
+    assert own.bounds(theirs).flatten().numpy() == pytest.approx(each.numpy(), abs=2e-6)
 
 
 def test_no_image_of_none() -> None:
@@ -65,6 +91,13 @@ def test_closest_images_are_those_of_the_plain_search(
     assert len(found) == len(set(found.tolist())) == min(count, len(IMAGES))
     expected = np.sort(plain)[::-1][:count]
     assert plain[found] == pytest.approx(expected, abs=4e-6)
+
+
+@pytest.mark.parametrize("floor", [0.3, 0.99])
+def test_closest_images_are_the_same_by_what_is_known(floor: float) -> None:
+    search = CopySearch(TRAINING)
+    known = search.above(IMAGES, floor)
+    assert set(search.closest(IMAGES, 9, known)) == set(search.closest(IMAGES, 9))
 
 
 def test_none_is_closest_of_no_images() -> None:

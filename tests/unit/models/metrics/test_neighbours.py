@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 from prdc import compute_prdc
 
-from models.metrics.neighbours import compare, nearest, reach, realism, squared_distances
+from models.metrics.neighbours import (
+    compare,
+    nearest,
+    reach,
+    realism,
+    squared_distances,
+    to_nearest_drawn,
+)
 
 RANDOM = np.random.default_rng
 
@@ -127,3 +134,18 @@ def test_realism_is_the_reach_of_the_best_tight_neighbour_over_the_distance() ->
 def test_realism_of_a_copy_is_beyond_any_other() -> None:
     real = np.array([[0.0], [1.0], [2.0]])
     assert realism(real[:1], real, reach(real, 1))[0] > 1e6
+
+
+@pytest.mark.parametrize("close", [1, 3, 32, 100], ids=lambda close: f"{close} close ones")
+def test_nearest_of_a_draw_is_that_of_the_plain_search(
+    close: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("models.metrics.neighbours._CLOSE", close)
+    monkeypatch.setattr("models.metrics.neighbours._CHUNK", 7)
+    points, random = sample(50), np.random.default_rng(0)
+    points[7] = points[31]
+    squared = squared_distances(points, points)
+    np.fill_diagonal(squared, np.inf)
+    draws = [np.sort(random.choice(50, count, replace=False)) for count in (1, 2, 25, 50)]
+    for draw, found in zip(draws, to_nearest_drawn(points, draws), strict=True):
+        assert found == pytest.approx(squared[np.ix_(draw, draw)].min(1))
