@@ -421,7 +421,7 @@ class ReportConfig(Frozen):
         200, ge=10, le=10_000, description="Of the training of a classifier, in profile deep."
     )
     classifier_seeds: int = Field(
-        10, ge=2, le=50, description="Classifiers that are trained alike, in profile deep."
+        10, ge=3, le=50, description="Classifiers that are trained alike, in profile deep."
     )
     segmenter_steps: int = Field(
         200,

@@ -1,4 +1,4 @@
-"""Draw unseen images by whole groups, and seeds of training: what an interval of a gain is over."""
+"""Draw unseen images by whole groups, and vary the seeds: what an interval of a gain is over."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,33 +15,27 @@ _FEWEST, _MOST, _DRAWN_IMAGES = 300, 2000, 1_000_000
 
 @dataclass(frozen=True)
 class Draws:
-    """Images by groups, and seeds, both drawn with replacement."""
+    """Images, drawn by groups with replacement, and seeds of training."""
 
     images: Floats  # (draws, n), how often each is drawn
-    seeds: Floats  # (draws, seeds), rows add up to one
+    seeds: Floats  # (draws, seeds), rows add up to one; a weight may be below 0
 
     @classmethod
     def of(cls, groups: Rows, seeds: int, seed: int) -> "Draws":
-        """Draw unseen images of such groups `(n,)`."""
+        """Draw unseen images of such groups `(n,)`, and three seeds or more.
+
+        A mean over the seeds varies as Student says (1908). Drawn with replacement, few seeds vary
+        too little: of three, all agree by chance in one case of four, and no draw of them would say
+        otherwise; of ten, one that is sure to a hundredth is wrong three times as often.
+        """
         random = np.random.default_rng([seed, 6])
         count = min(max(_DRAWN_IMAGES // len(groups), _FEWEST), _MOST)
         images = group_weights(groups, count, random)
-        turns = random.multinomial(seeds, np.full(seeds, 1 / seeds), count) / seeds
-        return cls(images, turns)
-
-    @classmethod
-    def of_few(cls, groups: Rows, seeds: int, seed: int) -> "Draws":
-        """Draw as `of`, but the seeds so that a mean over them varies as Student says (1908).
-
-        Drawn with replacement, few seeds vary too little: of three, all agree by chance in one case
-        of four, and no draw of them would say otherwise.
-        """
-        images = cls.of(groups, seeds, seed).images
         random = np.random.default_rng([seed, 8])
-        normal = random.standard_normal((len(images), seeds))
+        normal = random.standard_normal((count, seeds))
         normal -= normal.mean(1, keepdims=True)
         # Of the sum over the seeds, the square root of the variance of their mean.
-        normal /= np.sqrt(seeds * random.chisquare(seeds - 1, (len(images), 1)))
+        normal /= np.sqrt(seeds * random.chisquare(seeds - 1, (count, 1)))
         return cls(images, 1 / seeds + normal)
 
     def beside(self, count: int, seed: int) -> "Draws":

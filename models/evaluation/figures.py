@@ -18,7 +18,10 @@ from models.metrics.spectrum import HIGH_FROM, RINGS
 
 REAL_COLOUR, GENERATED_COLOUR, BAND_COLOUR = "#222222", "#d55e00", "#56b4e9"
 EXCESS_SHOWN = (-1.0, 2.0)
-_OFF_SCALE = {"kernel_distance", "frechet_distance", "high_frequency_db"}
+_OFF_SCALE = {
+    *("kernel_distance", "frechet_distance", "high_frequency_db"),
+    *("auroc_gain", "dice_gain"),  # to which nothing of unseen images corresponds
+}
 LEAST_SHOWN_DB, DIVERGING = 3.0, "PuOr_r"
 """The colours reach at least so far; purple and orange differ to the colour-blind too."""
 STRIP_GAP_PX, WHITE = 2, 255

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models.evaluation.halves import Floats, Judgement, Sides, band, metric
+from models.evaluation.halves import Floats, Judgement, Sides, as_share, band, metric
 from models.evaluation.lessons import (
     BASE,
     ONLY,
@@ -41,7 +41,10 @@ class Gains:
     def information(self) -> list[Metric]:
         """Return the area of every lesson."""
         told = Light.GREY, "for information: what counts is the gain"
-        return [self._metric("auroc", name, values, told) for name, values in self.areas.items()]
+        return [
+            self._metric("auroc", name, as_share(values), told)
+            for name, values in self.areas.items()
+        ]
 
     def judged(self, thresholds: Thresholds) -> tuple[list[Metric], Verdict]:
         """Return the gain of each lesson beyond augmentation, and what they say together.
@@ -119,17 +122,20 @@ def holm(doubts: list[float]) -> list[float]:
 
 
 def _doubt(gain: Floats) -> float:
-    """Return the p-value of there being no gain, from its draws."""
-    return float((1 + (gain <= 0).sum()) / (1 + len(gain)))
+    """Return the p-value of no gain, for which a draw speaks that could not be computed."""
+    return float((1 + (~(gain > 0)).sum()) / (1 + len(gain)))
 
 
 def _judge(gain: Floats, help_: float, harm: float, thresholds: Thresholds, of: str) -> Judgement:
     low, _, high = band(gain)
-    words = f"{low:+.3f} to {high:+.3f} of {of} beyond augmentation alone"
+    words = f"{low:+.3f} to {high:+.3f} (5 to 95 %) of {of} beyond augmentation alone"
     if help_ <= thresholds.gain_error and np.nanmedian(gain) >= thresholds.gain_green:
         return Light.GREEN, f"helps: {words}"
     if harm <= thresholds.gain_error:
         return Light.RED, f"harms: {words}"
     if max(-low, high) <= thresholds.gain_none:
         return Light.AMBER, f"no detectable change: {words}"
-    return Light.AMBER, f"inconclusive: {words}; more unseen patients would tell"
+    return Light.AMBER, (
+        f"inconclusive, not beyond doubt after correction for the ratios: {words}; more unseen"
+        " patients would tell"
+    )

@@ -252,10 +252,14 @@ def by_limit(
 
 
 def by_ratio(values: Floats, floor: Floats, green: float, amber: float, what: str) -> Judgement:
-    """Judge a share, of which more is better, by its ratio to that of unseen real images."""
+    """Judge a share, of which more is better, by its ratio to that of unseen real images.
+
+    That must be above 0 beyond doubt: else the draws in which it is 0 would not be heard.
+    """
+    least = band(floor)[0]
     low, _, high = band(values / np.where(floor > 0, floor, np.nan))
-    if np.isnan(low):
-        return Light.GREY, f"{what} of unseen real images is 0: nothing to compare with"
+    if not least > 0 or np.isnan(low):
+        return Light.GREY, f"{what} of unseen real images may be 0: nothing to compare with"
     share = f"{what} is {low:.0%} to {high:.0%} of that of unseen real images"
     if low >= green:
         return Light.GREEN, f"{what} is at least {green:.0%} of that of unseen real images"
@@ -284,6 +288,11 @@ def axis_verdict(metrics: Sequence[Metric]) -> Verdict:
             return Verdict(verdict=light, reason=f"{where}{first.reason} [{first.space}]{more}")
     reason = metrics[0].reason if metrics else "not enough data: nothing could be compared"
     return Verdict(verdict=Light.GREY, reason=reason)
+
+
+def as_share(values: Floats) -> Floats:
+    """Return draws of a share; where seeds differ, some are drawn below 0 or above 1."""
+    return np.clip(values, 0, 1)
 
 
 def band(values: Floats) -> tuple[float, float, float]:

@@ -25,6 +25,7 @@ class RealPixels:
     training: set[bytes] = field(default_factory=set)
     training_mirrored: set[bytes] = field(default_factory=set)
     holdout: set[bytes] = field(default_factory=set)
+    holdout_mirrored: set[bytes] = field(default_factory=set)
     saturated_share: float = 0.0
 
     @classmethod
@@ -36,9 +37,15 @@ class RealPixels:
             real.training.add(pixel_digest(image))
             real.training_mirrored.add(pixel_digest(image[:, ::-1]))
             saturated.append(float((image >= SATURATED_LEVEL).mean()))
-        real.holdout = {pixel_digest(image) for image in holdout}
+        for image in holdout:
+            real.holdout.add(pixel_digest(image))
+            real.holdout_mirrored.add(pixel_digest(image[:, ::-1]))
         real.saturated_share = float(np.mean(saturated)) if saturated else 0.0
         return real
+
+    def is_unseen(self, digest: bytes) -> bool:
+        """Whether it is that of a holdout image, plain or mirrored."""
+        return digest in self.holdout or digest in self.holdout_mirrored
 
 
 @dataclass
@@ -64,6 +71,7 @@ def check(real: RealPixels, generated: GeneratedPixels, unknown_labels: int) -> 
     leaks = len(real.training & real.holdout)
     copies = sum(n for key, n in generated.digests.items() if key in real.training)
     mirrored = sum(n for key, n in generated.digests.items() if key in real.training_mirrored)
+    seen = sum(n for key, n in generated.digests.items() if real.is_unseen(key))
     duplicates = count - len(generated.digests)
     saturated = generated.saturated_sum / max(1, count)
     why = ", ".join(f"{n} {reason}" for reason, n in generated.unusable.most_common(3))
@@ -76,6 +84,12 @@ def check(real: RealPixels, generated: GeneratedPixels, unknown_labels: int) -> 
         ),
         _zero("exact_copies", copies, "generated images equal a training image pixel by pixel"),
         _zero("mirrored_copies", mirrored, "generated images are mirrored training images"),
+        Check(
+            id="holdout_copies",
+            value=seen,
+            verdict=Light.AMBER if seen else Light.GREEN,
+            reason=f"{seen or 'no'} generated images equal an unseen real image, or mirror it",
+        ),
         _share("unusable", unusable, count + unusable, UNUSABLE_SHARE, f"files unusable: {why}"),
         _share("constant", generated.constant_count, count, CONSTANT_SHARE, "images are constant"),
         _share("duplicates", duplicates, count, DUPLICATE_SHARE, "images repeat another one"),

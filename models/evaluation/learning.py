@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from models import augment
+from models.evaluation.masks import SIDE_PX
 
-SIDE_PX = 64
-"""At which images are looked at, whatever their size."""
 AT_ONCE = 256
 """Images that are converted, or shown to a network that has learnt."""
 _DECAY = 1e-3
@@ -30,7 +29,8 @@ Labels = NDArray[np.int64]
 class Examples:
     """Images on the classifier's scale, and their labels."""
 
-    images: Tensor  # (N, 1, 64, 64) float32 in [-1, 1]; with masks as `segmenter.planes` says
+    images: Tensor
+    """`(N, 1, 64, 64) float32` in [-1, 1]; with masks `(N, 2, 64, 64) uint8`, those 0 or 255."""
     labels: Labels  # (N,)
 
     @classmethod
@@ -88,7 +88,7 @@ def descend(
 
 
 def members_of(made: Examples | None, classes: int) -> list[Labels]:
-    """Return the rows of each label."""
+    """Return the rows of the made images of each label, `(n,)` for every one of `classes`."""
     if made is None:
         return [np.empty(0, np.int64)] * classes
     return [np.flatnonzero(made.labels == label) for label in range(classes)]
@@ -97,7 +97,12 @@ def members_of(made: Examples | None, classes: int) -> list[Labels]:
 def drawn(
     lesson: Lesson, members: Sequence[Labels], count: int, random: np.random.Generator
 ) -> tuple[Tensor, Labels]:
-    """Return a batch of a lesson and its labels, of which `members` are the made images."""
+    """Return a batch `(count, C, 64, 64)` of a lesson, and its labels `(count,)`.
+
+    Real images are drawn, and each is replaced with the probability of the lesson's share by a made
+    one of its label, of which `members` has the rows; where there is none the real image stays. As
+    many random numbers are drawn for every lesson.
+    """
     rows = random.integers(0, len(lesson.real), count)
     chosen, picks = random.random(count), random.random(count)
     images, labels = lesson.real.images[torch.from_numpy(rows)], lesson.real.labels[rows]

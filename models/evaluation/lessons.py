@@ -53,7 +53,7 @@ def teach(
 ) -> Taught:
     """Train every lesson from every seed."""
     config, names = terms.config, terms.names
-    known = parts.learnable(sides[0], sides[1], len(names))
+    known = parts.learnable(sides[0], sides[1], len(names), config)
     divided, left_out = parts.divide(sides[0], known, names, terms.seed)
     real, unseen, made = (Examples.of(side.images, side.labels) for side in sides)
     lessons = plan(real, made, is_flagged, terms.seed) | plan_parts(real, made, divided[:-1])
@@ -96,9 +96,10 @@ def plan(
     }
     if np.isin(real.labels, made.labels).all():  # else real images would stand in
         lessons[ONLY] = Lesson(real, made, 1.0)
-    kept = np.flatnonzero(~is_flagged)
-    if is_flagged.any() and len(kept) >= FEWEST:
-        lessons[FILTERED] = Lesson(real, made.take(kept), 1 / 2)
+    kept = made.take(np.flatnonzero(~is_flagged))
+    is_whole = np.isin(made.labels, kept.labels).all()  # else they would for what is left out
+    if is_flagged.any() and len(kept) >= FEWEST and is_whole:
+        lessons[FILTERED] = Lesson(real, kept, 1 / 2)
     return lessons
 
 

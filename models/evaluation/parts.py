@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from models.config import ReportConfig
 from models.evaluation.halves import Rows, Side
 
 SHARES = {0.25: "a quarter", 0.5: "half"}
@@ -27,10 +28,20 @@ class Part:
     groups: int
 
 
-def learnable(training: Side, holdout: Side, classes: int) -> list[int]:
-    """Return the labels of which there are enough training images, and one that is unseen."""
-    counts = np.bincount(training.labels, minlength=classes)
-    return [n for n in range(classes) if counts[n] >= FEWEST and (holdout.labels == n).any()]
+def learnable(training: Side, holdout: Side, classes: int, config: ReportConfig) -> list[int]:
+    """Return the labels of which there are enough training images, and enough unseen ones.
+
+    Of a label with one unseen patient every draw is of that patient, and no interval says so.
+    """
+    known, unseen = (np.bincount(one.labels, minlength=classes) for one in (training, holdout))
+    groups = [len(np.unique(holdout.groups[holdout.labels == n])) for n in range(classes)]
+    return [
+        n
+        for n in range(classes)
+        if known[n] >= FEWEST
+        and unseen[n] >= config.min_holdout_images
+        and groups[n] >= config.min_holdout_groups
+    ]
 
 
 def divide(

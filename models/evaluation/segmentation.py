@@ -23,6 +23,7 @@ from models.evaluation.halves import (
     Sides,
     Steps,
     Terms,
+    as_share,
     axis_verdict,
     band,
     by_ratio,
@@ -35,6 +36,7 @@ from models.evaluation.parts import FEWEST
 from models.evaluation.report import Axis, Light, Metric, Verdict
 from models.evaluation.worth import Worth, not_assessable
 from models.metrics.dice import Masks, dice
+from models.metrics.share import clopper_pearson
 
 AllSides = tuple[Side, Side, Side]
 SPACE = "segmentation"
@@ -42,7 +44,6 @@ SPACE = "segmentation"
 PERMUTED = "real and generated 1:1, masks permuted"
 PLACE = "usual place"
 """One place that is marked in every image alike: what can be had without looking."""
-NONE_MARKED = "no generated image has a tumour that is marked, and unseen real images have"
 _RATIOS = (EVEN, TWICE)
 _ASIDE = {
     ONLY: "for information: what is lost without real images",
@@ -61,7 +62,7 @@ class Agreed:
     own: list[Floats] = field(default_factory=list)
     """Of an image without a tumour it is 0 where one is found, and else 1."""
     others: list[Floats] = field(default_factory=list)
-    """With the masks of other images: what chance gives."""
+    """With the masks of other images of the label: what chance gives."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +111,13 @@ def judge(sides: AllSides, pairs: Sequence[Sides], taught: Taught, terms: Terms)
     """Judge masks and their worth by what the networks find in unseen and generated images."""
     tumours = [_with_tumours(one, sides) for one in pairs]
     seeds = len(taught.of_made.own)
-    draws = Draws.of_few(sides[1].groups, seeds, terms.seed)
+    draws = Draws.of(sides[1].groups, seeds, terms.seed)
     place = dice(_alike(usual_place(_marks(sides[0])), sides[1]), _marks(sides[1]))
     found = {name: one.own for name, one in taught.of_unseen.items()} | {PLACE: [place] * seeds}
     dices = {name: draws.means(one, tumours[0].holdout) for name, one in found.items()}
     of_all = replace(tumours[0], generated=pairs[0].generated)
     known = [
-        metric(of_all, "dice", f"{SPACE}/{name}", values, _aside(_DICE))
+        metric(of_all, "dice", f"{SPACE}/{name}", as_share(values), _aside(_DICE))
         for name, values in dices.items()
     ]
     known += _false_alarms(of_all, sides[1].groups, found, draws)
@@ -142,14 +143,16 @@ def judge(sides: AllSides, pairs: Sequence[Sides], taught: Taught, terms: Terms)
         for one in tumours[1:]
     ]
     verdicts = {Axis.LABELS: axis_verdict(agreements), Axis.UTILITY: verdict}
-    return Worth(verdicts, [*agreements, *gains, *known])
+    return Worth(verdicts, [*agreements, *gains, *known], _unmarked(sides))
 
 
-def permuted(marks: Masks, seed: int) -> Masks:
-    """Return masks `(N, H, W)` permuted among the images that have a tumour."""
-    rows = np.flatnonzero(marks.any((1, 2)))
-    found = marks.copy()
-    found[rows] = marks[np.random.default_rng([seed, 9]).permutation(rows)]
+def permuted(marks: Masks, seed: int, labels: Rows | None = None) -> Masks:
+    """Return masks `(N, H, W)` permuted among the images with a tumour, of each label if given."""
+    random, found = np.random.default_rng([seed, 9]), marks.copy()
+    kinds = np.zeros(len(marks), np.int64) if labels is None else labels
+    for kind in np.unique(kinds):
+        rows = np.flatnonzero(marks.any((1, 2)) & (kinds == kind))
+        found[rows] = marks[random.permutation(rows)]
     return found
 
 
@@ -167,6 +170,16 @@ def usual_place(marks: Masks) -> Masks:
 def _marks(side: Side) -> Masks:
     assert side.masks is not None, "measured where every side has them"
     return side.masks
+
+
+def _unmarked(sides: AllSides) -> list[str]:
+    """Say of how many images it is taken that they have no tumour."""
+    counts = [(int((~_marks(side).any((1, 2))).sum()), len(side)) for side in sides]
+    if not any(free for free, _ in counts):
+        return []
+    training, unseen, made = (f"{free:,} of {total:,}" for free, total in counts)
+    taken = "Taken as free of tumour, since no mask marks one"
+    return [f"{taken}: {training} training, {unseen} unseen real and {made} generated images."]
 
 
 def _alike(mask: Masks, side: Side) -> Masks:
@@ -190,7 +203,7 @@ def _with_tumours(pair: Sides, sides: AllSides) -> Sides:
 def _lacking(sides: AllSides, pooled: Sides, terms: Terms) -> str | None:
     tumours = _with_tumours(pooled, sides)
     if lacks := lacking(replace(tumours, generated=pooled.generated), terms.config):
-        return f"{lacks}, with a tumour"
+        return f"{lacks}; of unseen real images those with a tumour count"
     if len(tumours.training) < FEWEST:
         return (
             f"not assessable: {len(tumours.training)} training images with a tumour,"
@@ -212,8 +225,9 @@ def _lessons(real: Examples, made: Examples, others: Masks) -> dict[str, Lesson]
 
 
 def _agree(agreed: Agreed, found: Masks, side: Side, seed: int) -> None:
+    """Note how what is found agrees: to know where a label's tumours lie as a rule is chance."""
     agreed.own.append(dice(found, _marks(side)))
-    agreed.others.append(dice(found, permuted(_marks(side), seed)))
+    agreed.others.append(dice(found, permuted(_marks(side), seed, side.labels)))
 
 
 def _false_alarms(
@@ -229,7 +243,7 @@ def _false_alarms(
             those,
             "false_alarms",
             f"{SPACE}/{name}",
-            1 - draws.means(one, free),
+            as_share(1 - draws.means(one, free)),
             _aside("the share of unseen images without a tumour in which one is found"),
         )
         for name, one in found.items()
@@ -264,10 +278,7 @@ def _agreements(
     draws: Draws,
     terms: Terms,
 ) -> list[Metric]:
-    """Judge generated masks by how well networks of real ones find what they mark.
-
-    Enough generated images of which none has a tumour, where unseen real ones have, are a fault.
-    """
+    """Judge generated masks by how well networks of real ones find what they mark."""
     beside, of_real = draws.beside(len(sides[2]), terms.seed), taught.of_unseen[BASE]
     found = []
     for pair, one in zip(pairs, tumours, strict=True):
@@ -279,12 +290,33 @@ def _agreements(
             draws.means(which, one.holdout) for which in (of_real.own, of_real.others)
         )
         judged = _agreement(one, made - chance, real - real_chance, real, terms)
-        known = metric(one, masks.AGREEMENT, SPACE, made, judged, real, chance)
-        is_known = not lacking(replace(one, generated=pair.generated), terms.config)
-        if is_known and not len(one.generated):
-            known = known.model_copy(update={"verdict": Light.RED, "reason": NONE_MARKED})
-        found.append(known)
+        known = metric(
+            *(one, masks.AGREEMENT, SPACE, as_share(made), judged),
+            *(as_share(real), as_share(chance)),
+        )
+        fault = _rarely_marked(pair, one, terms)
+        found.append(known.model_copy(update=fault) if fault else known)
     return found
+
+
+def _rarely_marked(pair: Sides, one: Sides, terms: Terms) -> dict[str, Light | str]:
+    """Return the verdict where masks mark a tumour in far fewer images than unseen ones have it."""
+    if lacking(replace(one, generated=pair.generated), terms.config):
+        return {}
+    marked, unseen = (
+        (len(which), len(whole))
+        for which, whole in ((one.generated, pair.generated), (one.holdout, pair.holdout))
+    )
+    if (
+        clopper_pearson(*marked)[1]
+        >= terms.thresholds.agreement_amber * clopper_pearson(*unseen)[0]
+    ):
+        return {}
+    words = (
+        f"masks mark a tumour in {marked[0]} of {marked[1]} generated images, and in {unseen[0]} of"
+        f" {unseen[1]} unseen real ones"
+    )
+    return {"verdict": Light.RED, "reason": words}
 
 
 def _agreement(one: Sides, made: Floats, real: Floats, dices: Floats, terms: Terms) -> Judgement:
@@ -292,10 +324,11 @@ def _agreement(one: Sides, made: Floats, real: Floats, dices: Floats, terms: Ter
     if lacks := lacking(one, terms.config):
         return Light.GREY, f"{lacks}, with a tumour"
     low, middle, high = band(dices)
-    if not low > thresholds.learnable_dice:
+    if not (low > thresholds.learnable_dice and band(real)[0] > 0):
         return Light.GREY, (
             f"not assessable: the network finds real tumours with a Dice of {middle:.2f}"
-            f" ({low:.2f} to {high:.2f}), and more than {thresholds.learnable_dice} is needed"
+            f" ({low:.2f} to {high:.2f}), and more than {thresholds.learnable_dice} is needed, and"
+            f" more than with the masks of others, {middle - band(real)[1]:.2f}"
         )
     return by_ratio(
         made,

@@ -20,7 +20,6 @@ from torch.nn.functional import (
 
 from models.evaluation.learning import (
     AT_ONCE,
-    SIDE_PX,
     Examples,
     Labels,
     Lesson,
@@ -29,6 +28,7 @@ from models.evaluation.learning import (
     members_of,
     varied,
 )
+from models.evaluation.masks import SIDE_PX
 from models.metrics.dice import Masks
 from models.networks.layers import LEAK, initialise
 from models.seeds import stream
@@ -50,9 +50,8 @@ def planes(images: NDArray[np.uint8], masks: Masks, labels: Labels) -> Examples:
     The second plane is 255 where a tumour is marked.
     """
     pixels = Examples.of(images, labels).images
-    both = torch.empty((len(labels), 2, *pixels.shape[2:]), dtype=torch.uint8)
-    both[:, 0] = ((pixels[:, 0] + 1) * 127.5).round()
-    return masked(Examples(both, labels), masks)
+    levels = ((pixels + 1) * 127.5).round().to(torch.uint8)
+    return masked(Examples(levels, labels), masks)
 
 
 def masked(examples: Examples, masks: Masks) -> Examples:

@@ -37,12 +37,17 @@ from models.evaluation.images import Judged
 from models.evaluation.integrity import RealPixels
 from models.evaluation.report import Axis, Explanation, LearningCurve, Light, Metric, Verdict
 from models.evaluation.shown import Strip
-from models.evaluation.worth import Worth, joined
+from models.evaluation.worth import Worth, joined, not_assessable
 from models.metrics.copy_search import Images
+from models.metrics.pixels import pixel_digest
 from models.metrics.spaces.space import features
 from models.metrics.spaces.texture import Texture
 from models.metrics.spectrum import powers
 
+SEEN = (
+    "not assessable: {count} generated images equal an unseen real image, or mirror it, and what"
+    " was learnt from cannot be a test"
+)
 THINNED = (
     "Everything but gray levels and copies by pixels was measured on at most {most} images of a "
     "side, drawn by chance."
@@ -164,7 +169,12 @@ def measure(
     limits += _too_good(metrics[Axis.FIDELITY], verdicts[Axis.COPIES])
     worth = Worth({})
     if terms.config.profile is ReportProfile.DEEP:
-        worth = _worth(sides, pairs, judged.is_flagged[everything.kept], terms, tell)
+        seen = sum(everything.real.is_unseen(pixel_digest(one)) for one in generated.images)
+        worth = (
+            not_assessable(SEEN.format(count=seen))
+            if seen
+            else _worth(sides, pairs, judged.is_flagged[everything.kept], terms, tell)
+        )
     metrics |= {Axis.UTILITY: worth.metrics}
     verdicts |= worth.verdicts
     limits += worth.limits

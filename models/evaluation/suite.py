@@ -77,6 +77,14 @@ STANDARD_CONTROLS = (
     "a blur of 1 % of the side; coverage, unique neighbours, doubles and vendi_ratio: eight of "
     "them again and again"
 )
+DEEP_RESAMPLING = (
+    "labels and utility: all holdout images by whole groups with replacement, generated images one "
+    "by one likewise, and the seeds of the networks, whose mean varies as Student says"
+)
+DEEP_CONTROLS = (
+    "gains: generated images with labels shuffled, or masks permuted; agreement: chance, which is "
+    "one label of so many, or the masks of other images of the label"
+)
 LIMITS = (
     "Groups are clusters of nearly identical images, not patients: intervals may be too narrow.",
     "Generated images are not for diagnosis.",
@@ -310,6 +318,7 @@ def _missing(names: tuple[str, ...], mix: Mapping[str, float]) -> list[str]:
 
 def _method(threshold: int, mix: dict[str, float], spec: ReportSpec) -> Method:
     is_standard = spec.config.profile is not ReportProfile.QUICK
+    is_deep = spec.config.profile is ReportProfile.DEEP
     return Method(
         foreground="gray levels above the Otsu threshold of the pooled training images, one "
         "threshold for all sets",
@@ -317,10 +326,12 @@ def _method(threshold: int, mix: dict[str, float], spec: ReportSpec) -> Method:
         resampling=f"{spec.config.draws} draws: training and holdout images by whole groups with "
         "replacement, generated images one by one; holdout and generated at equal number, label "
         "by label; every draw compares both with the same resampled training images"
-        + (f"; all but gray levels: {STANDARD_RESAMPLING}" if is_standard else ""),
+        + (f"; all but gray levels: {STANDARD_RESAMPLING}" if is_standard else "")
+        + (f"; {DEEP_RESAMPLING}" if is_deep else ""),
         mix=mix,
         control=f"gray levels: holdout images with gamma {CONTROL_GAMMA}"
-        + (f"; {STANDARD_CONTROLS}" if is_standard else ""),
+        + (f"; {STANDARD_CONTROLS}" if is_standard else "")
+        + (f"; {DEEP_CONTROLS}" if is_deep else ""),
         seed=spec.seed,
     )
 

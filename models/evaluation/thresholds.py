@@ -11,7 +11,9 @@ from models.config import Frozen
 
 
 class Thresholds(Frozen):
-    """Verdicts are decided on the end of an interval, never on its middle.
+    """Verdicts are decided on the end of an interval, and not on its middle.
+
+    A gain alone must be above 0 beyond doubt, and its middle above what is worth the trouble.
 
     `excess` is 0 for unseen real images and 1 for a fixed fault (gray levels only); `distance` is
     in units of what unseen real images reach, the 95 % quantile of their draws; `ratio` is the
@@ -45,11 +47,11 @@ class Thresholds(Frozen):
     """With labels: 1 as those of unseen real images; over all of them, 0 as labels at random. With
     masks likewise: 0 as the masks of other images."""
     gain_green: float = 0.005
-    """Area under the curve, or Dice, that generated images must add, beyond doubt, to help."""
+    """Area under the curve, or Dice, that the median must add; above 0 it must be beyond doubt."""
     gain_none: float = 0.02
     """Within this of none, a gain is none."""
     gain_error: float = 0.025
-    """Chance, over all ratios, of calling a help or a harm what is neither."""
+    """Chance, over all ratios, of calling a help what is none; and as much of calling it a harm."""
 
 
 THRESHOLDS = Thresholds()

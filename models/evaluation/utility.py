@@ -21,6 +21,7 @@ from models.evaluation.halves import (
     Sides,
     Steps,
     Terms,
+    as_share,
     axis_verdict,
     band,
     by_ratio,
@@ -47,7 +48,7 @@ def measure(
     `pairs` are those of all images of the `sides`, first, and of each label. `is_flagged`
     `(generated,)` are left out of one of the lessons.
     """
-    lacks = lacking(pairs[0], terms.config) or _unlearnable(sides, terms.names)
+    lacks = lacking(pairs[0], terms.config) or _unlearnable(sides, terms)
     return (
         not_assessable(lacks)
         if lacks
@@ -67,8 +68,10 @@ def judge(
     `check` is called for each lesson, and may raise.
     """
     names, thresholds, seed = terms.names, terms.thresholds, terms.seed
+    known = parts.learnable(sides[0], sides[1], len(names), terms.config)
+    limits = [*_left_out(known, sides, names), *_stand_ins(sides, names)]
     draws = Draws.of(sides[1].groups, len(taught.of_made), seed)
-    unseen = _Tested(draws, sides[1].labels, len(names))
+    unseen = _Tested(draws, sides[1].labels, known)
     areas_of = {}
     for name, one in taught.of_unseen.items():
         check()
@@ -81,7 +84,7 @@ def judge(
             f" unseen ones with an area under the curve of {middle:.2f} ({low:.2f} to {high:.2f}),"
             f" and {thresholds.learnable_area} is needed",
             gains.information(),
-            _stand_ins(sides, names),
+            limits,
         )
     rights = _Rights(unseen, taught, sides[2].labels, seed)
     labels = rights.metrics(pairs, terms)
@@ -103,22 +106,34 @@ def judge(
     return Worth(
         {Axis.LABELS: axis_verdict(labels), Axis.UTILITY: verdict},
         [*labels, *found, *recalls],
-        [*_stand_ins(sides, names), *taught.left_out],
+        [*limits, *taught.left_out],
         learning_curve.draw(taught.parts, found),
     )
 
 
-def _unlearnable(sides: tuple[Side, Side, Side], names: Sequence[str]) -> str | None:
+def _unlearnable(sides: tuple[Side, Side, Side], terms: Terms) -> str | None:
     training, holdout, generated = sides
-    known = parts.learnable(training, holdout, len(names))
+    config = terms.config
+    known = parts.learnable(training, holdout, len(terms.names), config)
     if len(known) < MIN_LABELS:
         return (
-            f"not assessable: {len(known)} labels have {parts.FEWEST} training images and one that"
-            f" is unseen, {MIN_LABELS} are needed"
+            f"not assessable: {len(known)} labels have {parts.FEWEST} training images and"
+            f" {config.min_holdout_images} unseen ones of {config.min_holdout_groups} patients or"
+            f" groups, {MIN_LABELS} are needed"
         )
     if not np.isin(generated.labels, holdout.labels).any():
         return "not assessable: no label has generated and unseen real images"
     return None
+
+
+def _left_out(
+    known: Sequence[int], sides: tuple[Side, Side, Side], names: Sequence[str]
+) -> list[str]:
+    there = np.unique(np.concatenate([side.labels for side in sides[:2]]))
+    unknown = ", ".join(names[label] for label in there if label not in known)
+    if not unknown:
+        return []
+    return [f"The area under the curve leaves out {unknown}: too few training or unseen images."]
 
 
 def _stand_ins(sides: tuple[Side, Side, Side], names: Sequence[str]) -> list[str]:
@@ -136,16 +151,16 @@ class _Tested:
 
     draws: Draws
     labels: Rows  # (n,)
-    classes: int
+    known: Sequence[int]
+    """Labels of which there is enough; two at least."""
 
     def areas(self, found: list[Floats]) -> Floats:
-        """Return the mean over labels of each against all others, `(draws,)`."""
+        """Return the mean over known labels of each against all others, `(draws,)`."""
         of_label = []
-        for label in range(self.classes):
+        for label in self.known:
             is_positive = self.labels == label
-            if is_positive.any() and not is_positive.all():
-                values = [areas(one[:, label], is_positive, self.draws.images) for one in found]
-                of_label.append((np.stack(values, 1) * self.draws.seeds).sum(1))
+            values = [areas(one[:, label], is_positive, self.draws.images) for one in found]
+            of_label.append((np.stack(values, 1) * self.draws.seeds).sum(1))
         return _mean(of_label)
 
     def recalls(self, found: list[Floats], label: int) -> Floats:
@@ -166,11 +181,14 @@ class _Rights:
 
     def __init__(self, unseen: _Tested, taught: Taught, labels: Rows, seed: int) -> None:
         self._real, self._of_real = unseen, taught.of_unseen[BASE]
-        self._made = _Tested(unseen.draws.beside(len(labels), seed), labels, unseen.classes)
+        self._made = _Tested(unseen.draws.beside(len(labels), seed), labels, unseen.known)
         self._of_made = taught.of_made
 
     def metrics(self, pairs: Sequence[Sides], terms: Terms) -> list[Metric]:
-        """Return the agreement of all labels, and of each: on generated and on unseen images."""
+        """Return the agreement of all labels, and of each: on generated and on unseen images.
+
+        That of all is the mean over those of which there is enough on both sides.
+        """
         names = terms.names
         of_label = {
             one.label: (
@@ -180,15 +198,29 @@ class _Rights:
             for one in pairs
             if one.label is not None and len(one.generated) and len(one.holdout)
         }
-        made, real = (_mean([one[side] for one in of_label.values()]) for side in (0, 1))
+        enough = [
+            of_label[one.label]
+            for one in pairs
+            if one.label in of_label and not lacking(one, terms.config)
+        ] or [(np.full(len(self._real.draws.seeds), np.nan),) * 2]
+        made, real = (_mean([one[side] for one in enough]) for side in (0, 1))
         rows = [(pairs[0], made, real)]
         rows += [(one, *of_label[one.label]) for one in pairs if one.label in of_label]
         return [self._metric(one, made, real, terms) for one, made, real in rows]
 
     def _metric(self, sides: Sides, made: Floats, real: Floats, terms: Terms) -> Metric:
         thresholds, chance = terms.thresholds, 1 / len(terms.names)
+        low, middle, high = band(real)
         if lacks := lacking(sides, terms.config):
             judged = Light.GREY, lacks
+        elif not low > chance:
+            judged = (
+                Light.GREY,
+                (
+                    f"not assessable: the classifiers of real images know {middle:.0%} ({low:.0%}"
+                    f" to {high:.0%}) of unseen real ones, and more than {chance:.0%} is needed"
+                ),
+            )
         else:
             # Of all labels beyond chance: at random, one of so many agrees and is worth nothing.
             least = 0.0 if sides.label else chance
@@ -202,4 +234,6 @@ class _Rights:
                 else "agreement with labels, over chance,",
             )
         by_chance = np.full_like(made, chance)
-        return metric(sides, "label_agreement", SPACE, made, judged, real, by_chance)
+        return metric(
+            *(sides, "label_agreement", SPACE, as_share(made), judged, as_share(real), by_chance)
+        )

@@ -41,4 +41,9 @@ def joined(classified: Worth, segmented: Worth | None) -> Worth:
         light = min((each.verdict for each in tasks.values()), key=_WORST_FIRST.index)
         said = [f"{task} ({each.verdict}): {each.reason}" for task, each in tasks.items()]
         verdicts[axis] = Verdict(verdict=light, reason="; ".join(said))
-    return replace(classified, verdicts=verdicts, metrics=[*classified.metrics, *segmented.metrics])
+    return replace(
+        classified,
+        verdicts=verdicts,
+        metrics=[*classified.metrics, *segmented.metrics],
+        limits=list(dict.fromkeys([*classified.limits, *segmented.limits])),
+    )

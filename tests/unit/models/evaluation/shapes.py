@@ -21,7 +21,7 @@ CONFIG = ReportConfig.model_validate(
         "min_holdout_images": 30,
         "min_generated_images": 30,
         "classifier_steps": 60,
-        "classifier_seeds": 2,
+        "classifier_seeds": 3,
     }
 )
 Floats = NDArray[np.float64]
@@ -71,7 +71,7 @@ def suppose(
         return [
             np.eye(3)[np.where(random.random(len(labels)) < right, labels, (labels + 1) % 3)]
             + random.uniform(0, 0.1, (len(labels), 3))
-            for _ in range(4)
+            for _ in range(10)
         ]
 
     unseen = Side(np.zeros((300, 1, 1), np.uint8), np.arange(300) % 3, np.arange(300) // 3)

@@ -30,6 +30,11 @@ def test_copies_are_red_even_mirrored() -> None:
     assert lights(TRAINING[3][:, ::-1]) == {"mirrored_copies": Light.RED}
 
 
+def test_unseen_images_among_the_generated_ones_are_said() -> None:
+    assert lights(HOLDOUT[3]) == {"holdout_copies": Light.AMBER}
+    assert lights(HOLDOUT[3][:, ::-1]) == {"holdout_copies": Light.AMBER}
+
+
 def test_leakage_is_red() -> None:
     checks = check(RealPixels.of(TRAINING, [TRAINING[0], *HOLDOUT]), GeneratedPixels(), 0)
     assert gate(checks).verdict is Light.RED

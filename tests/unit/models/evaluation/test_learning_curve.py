@@ -156,13 +156,13 @@ def test_lessons_of_a_part_see_its_images_alone_and_every_generated_one(
         assert len(both.made) == 60
         assert few.is_varied
         assert both.is_varied
-    assert [seed for _, seed in asked] == [0, 1] * len(taught.of_unseen)
+    assert [seed for _, seed in asked] == [0, 1, 2] * len(taught.of_unseen)
 
 
 def test_share_that_is_left_out_is_said_and_not_learnt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(classifier, "train", lambda *_: None)
     monkeypatch.setattr(classifier, "probabilities", lambda _network, images: images.numpy())
-    sides = shapes(60, 0), shapes(30, 1), shapes(60, 2)
+    sides = shapes(60, 0), shapes(90, 1), shapes(60, 2)
     taught = lessons.teach(sides, np.zeros(60, bool), setting(sides)[1], Told())
     assert alone(0.5) in taught.of_unseen
     assert alone(0.25) not in taught.of_unseen
@@ -177,7 +177,7 @@ def gain_at_a_quarter(made: Side, monkeypatch: pytest.MonkeyPatch) -> Metric:
     pairs, terms = setting(sides, CONFIG.model_copy(update={"classifier_seeds": 3}))
     taught = lessons.teach(sides, np.zeros(len(made), bool), terms, Told())
     drawn = draws.Draws.of(sides[1].groups, 3, 0)
-    unseen = utility._Tested(drawn, sides[1].labels, 3)
+    unseen = utility._Tested(drawn, sides[1].labels, range(3))
     areas = {name: unseen.areas(one) for name, one in taught.of_unseen.items()}
     (_, added) = gains.Gains(areas, pairs[0]).with_fewer([0.25])
     return added

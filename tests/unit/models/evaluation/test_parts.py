@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from models.config import ReportConfig
 from models.evaluation import parts
 from models.evaluation.halves import Side
 from models.evaluation.parts import Part, divide
@@ -82,6 +83,9 @@ def test_patients_too_few_to_be_divided_are_said() -> None:
     assert ["a quarter" in both[0], "at half" in both[1]] == [True, True]
 
 
-def test_label_is_learnable_with_enough_images_and_an_unseen_one() -> None:
-    training = patients(*[(0, 1)] * 10, (2,) * 9)
-    assert parts.learnable(training, patients((0,), (2,)), 3) == [0]
+def test_label_is_learnable_with_enough_images_and_enough_unseen_patients() -> None:
+    training = patients(*[(0, 1, 2)] * 10, (3,) * 9)
+    unseen = patients(*[(0, 2, 2, 3)] * 4, (1,) * 6)
+    for images, groups, known in ((4, 4, [0, 2]), (6, 1, [1, 2]), (8, 4, [2]), (4, 5, [])):
+        config = ReportConfig(min_holdout_images=images, min_holdout_groups=groups)
+        assert parts.learnable(training, unseen, 4, config) == known

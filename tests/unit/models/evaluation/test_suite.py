@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.config import ReportProfile
-from models.data.packing import PackWriter, open_pack
+from models.data.packing import HOLDOUT, PackWriter, open_pack
 from models.evaluation import explaining, reading, segmentation, suite, utility
 from models.evaluation.figures import draw_intensity
 from models.evaluation.halves import Side, Steps, Terms
@@ -225,6 +225,24 @@ def test_deep_profile_asks_whether_masks_mark_tumours(
     assert utilities.verdict is (Light.AMBER if has_masks else Light.GREEN)
     assert ("segmentation network (amber): " in utilities.reason) is has_masks
     assert document.verdicts[Axis.LABELS].verdict is Light.GREEN
+
+
+@pytest.mark.usefixtures("in_seconds")
+def test_networks_are_not_tested_on_what_they_learnt_from(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(utility, "measure", lambda *_: pytest.fail("nobody may be taught"))
+    config = SPEC.config.model_copy(update={"profile": ReportProfile.DEEP, "draws": 20})
+    write_pack(tmp_path, pictures(90, 0))
+    pack = open_pack(tmp_path / SPEC.packed)
+    unseen = pack.images[np.flatnonzero(pack.splits == HOLDOUT)[:2]]
+    write_generated(tmp_path, np.concatenate([pictures(40, 1), unseen[:1], unseen[1:, :, ::-1]]))
+    report(tmp_path, SPEC.model_copy(update={"config": config}), Silent())
+    document = ReportDocument.model_validate_json((tmp_path / "outputs/report.json").read_text())
+    verdict = document.verdicts[Axis.UTILITY]
+    assert verdict.verdict is Light.GREY
+    assert "2 generated images equal an unseen real image, or mirror it" in verdict.reason
+    assert document.verdicts[Axis.INTEGRITY].verdict is Light.AMBER
 
 
 @pytest.mark.usefixtures("in_seconds")

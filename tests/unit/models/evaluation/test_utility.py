@@ -5,9 +5,10 @@ import pytest
 from numpy.typing import NDArray
 
 from models.config import ReportConfig
-from models.evaluation import classifier, draws, lessons, suite, utility
+from models.evaluation import classifier, draws, gains, lessons, parts, suite, utility
 from models.evaluation.halves import Side, Terms, pair
 from models.evaluation.learning import Examples, Lesson
+from models.evaluation.lessons import Taught
 from models.evaluation.report import Axis, Light, Metric
 from models.evaluation.thresholds import THRESHOLDS, Thresholds
 from models.evaluation.worth import Worth
@@ -131,6 +132,43 @@ def test_images_without_information_do_not_help() -> None:
     found = ask(Side(grain, np.arange(300) % 3, np.arange(300)))
     assert found.verdicts[Axis.UTILITY].verdict is not Light.GREEN
     assert found.verdicts[Axis.LABELS].verdict is Light.RED
+
+
+def test_one_unseen_patient_of_a_label_decides_nothing() -> None:
+    sides = (shapes(90, 0), UNSEEN.take(np.r_[np.flatnonzero(UNSEEN.labels < 2), 2]), shapes(90, 2))
+    pairs, terms = setting(sides)
+    assert parts.learnable(sides[0], sides[1], 3, CONFIG) == [0, 1]
+    random = np.random.default_rng(0)
+    guesses = np.eye(3)[sides[1].labels] + random.uniform(0, 1.5, (len(sides[1]), 3))
+    guesses[-1] = [9, 9, 0]  # wrong about the one
+    of_unseen = dict.fromkeys((lessons.BASE, lessons.EVEN, lessons.TWICE), [guesses] * 3)
+    of_unseen |= dict.fromkeys((lessons.PLAIN, lessons.SHUFFLED), [guesses] * 3)
+    of_made = [np.eye(3)[np.minimum(sides[2].labels, 1)]] * 3
+    found = utility.judge(sides, pairs, Taught(of_unseen, of_made), terms)
+    assert (the(found, "auroc", f"classifier/{lessons.BASE}").value or 0) > 0.8
+    assert found.limits[0].startswith("The area under the curve leaves out stripe")
+    pooled = the(found, "label_agreement", "classifier")
+    assert pooled.value == 1  # of those of which there is enough
+
+
+def test_draw_that_cannot_be_computed_speaks_against_a_gain() -> None:
+    some = np.where(np.arange(1000) < 400, np.nan, 0.05)
+    assert gains._doubt(some) == pytest.approx(0.4, abs=0.01)
+    assert gains._doubt(-some) > 0.9
+
+
+def test_label_that_is_hardly_known_is_not_judged() -> None:
+    sides = (shapes(90, 0), UNSEEN, shapes(90, 2))
+    pairs, terms = setting(sides)
+    known = np.eye(3)[np.where(UNSEEN.labels == 2, UNSEEN.labels % 2, UNSEEN.labels)] + 0.0
+    known[:, 2] += 0.4 * (UNSEEN.labels == 2)  # ranked well, never taken for it
+    names = (lessons.BASE, lessons.EVEN, lessons.TWICE, lessons.PLAIN, lessons.SHUFFLED)
+    of_made = [np.eye(3)[np.zeros(90, int)]] * 3
+    found = utility.judge(sides, pairs, Taught(dict.fromkeys(names, [known] * 3), of_made), terms)
+    stripe = the(found, "label_agreement", "classifier", "stripe")
+    assert stripe.verdict is Light.GREY
+    assert "know 0 %" in stripe.reason.replace("0%", "0 %")
+    assert the(found, "label_agreement", "classifier", "ring").verdict is Light.RED
 
 
 def test_labels_that_cannot_be_learnt_give_no_verdict() -> None:

@@ -10,6 +10,12 @@ def test_verdicts_of_the_classifier_stay_where_nothing_is_said() -> None:
     assert joined(classified, None) is classified
 
 
+def test_limits_of_both_tasks_are_said_once() -> None:
+    verdicts = {Axis.UTILITY: Verdict(verdict=Light.GREEN, reason="helps")}
+    one, other = Worth(verdicts, limits=["a", "b"]), Worth(verdicts, limits=["b", "c"])
+    assert joined(one, other).limits == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     ("one", "other", "light"),
     [
