@@ -54,6 +54,7 @@ def progress_bars(console: Console) -> Progress:
 def bar(bars: Progress, name: str, total: float = 1.0) -> Iterator[TaskID]:
     """Add a bar, which is full at the end of the block unless that fails."""
     task = bars.add_task(name, total=total, message="", is_bytes=False)
+    _tell(bars, f"{name} ...")
     yield task
     bars.update(task, completed=total)
 
@@ -62,6 +63,7 @@ def bar(bars: Progress, name: str, total: float = 1.0) -> Iterator[TaskID]:
 def byte_bar(bars: Progress, name: str, size_bytes: int, done_bytes: int = 0) -> Iterator[TaskID]:
     """Add a bar of bytes, of which some may be through already."""
     task = bars.add_task(name, total=size_bytes, completed=done_bytes, message="", is_bytes=True)
+    _tell(bars, f"{name} ...")
     yield task
     bars.update(task, completed=size_bytes)
 
@@ -74,7 +76,17 @@ def show(bars: Progress, task: TaskID, job: Resource) -> None:
         return
     speed = progress["images_per_second"]
     parts = [progress["message"] or "", f"{speed:.0f} images/s" if speed else ""]
-    bars.update(task, completed=progress["fraction"], message="  ".join(filter(None, parts)))
+    message = "  ".join(filter(None, parts))
+    (known,) = (one for one in bars.tasks if one.id == task)
+    if int(10 * progress["fraction"]) > int(10 * known.completed):
+        _tell(bars, f"{known.description}: {progress['fraction']:.0%}  {message}")
+    bars.update(task, completed=progress["fraction"], message=message)
+
+
+def _tell(bars: Progress, line: str) -> None:
+    """Say a line where no bar moves: in a file, or in the log of a build."""
+    if not bars.console.is_terminal:
+        bars.console.print(line, markup=False, soft_wrap=True)
 
 
 def _waiting(job: Resource) -> str:

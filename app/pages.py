@@ -50,7 +50,8 @@ def report(
     """Return a report as one page, with its `plots`, PNGs by name, inside.
 
     `about` names the batch or dataset that it is about; `left_out` are the names of other plots,
-    which this reader may not see.
+    which this reader may not see. The `notes` of the document are what was known of the batch when
+    it was drawn.
     """
     inlined = {name: base64.b64encode(data).decode() for name, data in plots.items()}
     page = _environment().get_template("report.html")

@@ -138,6 +138,13 @@ def prefix(row: Report) -> str:
     return resource_prefix(row.tenant_id, "reports", row.id)
 
 
+def notes(session: Session, row: Report) -> list[str]:
+    """Return what was known of the images when they were drawn, such as that they are not fit."""
+    if row.sample_batch_id is None:
+        return []
+    return list(session.get_one(SampleBatch, row.sample_batch_id).notes)
+
+
 def limits(batch: SampleBatch, generator: Generator, dataset: Dataset) -> tuple[str, ...]:
     """Say what a report cannot show of a batch, by what was done to it, and by whom it was made."""
     found = []

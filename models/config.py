@@ -393,6 +393,7 @@ class ReportProfile(StrEnum):
 
 CLOSEST, GENERATED = "closest", "generated"
 REAL_STRIP, GENERATED_STRIP = "real-", "synthetic-"
+STRIP_IMAGES = 5
 """What plots of a few images of one label begin with; the label's number follows."""
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from pydantic import JsonValue
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress, TaskID
 from rich.table import Table
 
@@ -38,6 +39,9 @@ def run(client: Client, wish: Wish, output: Path, console: Console) -> None:
     Raises:
         ServiceError: if the service refused something or a job failed.
     """
+    presets = [one["name"] for one in client.get("/v1/presets")["data"]]
+    if wish.preset not in presets:
+        raise ServiceError(f"there is no preset {wish.preset}: there are {', '.join(presets)}")
     output.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch, progress_bars(console) as bars:
         archive = _archive(wish, Path(scratch), bars)
@@ -55,7 +59,8 @@ def run(client: Client, wish: Wish, output: Path, console: Console) -> None:
             f"/v1/reports/{report['id']}/plots/intensity.png", output / "3-intensity.png"
         )
         (output / "report.json").write_text(json.dumps(report, indent=1))
-    _summarise(console, dataset, report, output)
+        client.download(f"/v1/reports/{report['id']}/html", output / "report.html")
+    _summarise(console, dataset, batch, report, output)
 
 
 def _archive(wish: Wish, scratch: Path, bars: Progress) -> Path:
@@ -162,7 +167,9 @@ def _follow(client: Client, path: str, bars: Progress, task: TaskID) -> Resource
         raise
 
 
-def _summarise(console: Console, dataset: Resource, report: Resource, output: Path) -> None:
+def _summarise(
+    console: Console, dataset: Resource, batch: Resource, report: Resource, output: Path
+) -> None:
     table = Table(title="How close the grey values are (quick report)", title_justify="left")
     for heading in ("measure", "where", "label", "generated", "unseen real (5-95 %)", "verdict"):
         table.add_column(heading)
@@ -176,6 +183,9 @@ def _summarise(console: Console, dataset: Resource, report: Resource, output: Pa
     console.print(table)
     for axis, found in report["verdicts"].items():
         console.print(f"[bold]{axis}[/bold]: {found['verdict']}. {found['reason']}")
+    console.print("Whether the images may be used, a report says from profile standard on.")
+    for note in batch["notes"]:
+        console.print(f"[bold]synthetic images[/bold]: {escape(note)}", soft_wrap=True)
     train = sum(dataset["splits"]["train"].values())
     console.print(f"\nTrained on {train} real images; the report used others that it never saw.")
     for name, what in (
@@ -184,7 +194,8 @@ def _summarise(console: Console, dataset: Resource, report: Resource, output: Pa
         ("3-intensity.png", "grey values, real and generated (figure 3)"),
         ("synthetic.png", "some of the synthetic images"),
         ("synthetic.zip", "all of them, with manifest and provenance"),
-        ("report.json", "every number, with its floor and what it cannot say"),
+        ("report.html", "the report, to be read"),
+        ("report.json", "every number of it, with its floor and what it cannot say"),
     ):
         console.print(f"  {output / name}  {what}", soft_wrap=True)
     console.print(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from models.config import STRIP_IMAGES
 from models.evaluation.intensity import LEVELS, SPACES, Comparison, Space, cut
 from models.evaluation.report import LearningCurve, Metric
 from models.evaluation.spectrum import Spectra
@@ -248,12 +249,15 @@ def _draw_arm(
 def write_strip(path: Path, images: NDArray[np.uint8], what: str) -> None:
     """Write images `(n, S, S)` side by side as they are, `what` in the file's description.
 
+    Where there are fewer than `STRIP_IMAGES` room is left, so that all strips have one scale.
     Without an image nothing is written.
     """
     if not len(images):
         return
-    gap = np.full((images.shape[1], STRIP_GAP_PX), WHITE, np.uint8)
-    row = [part for image in images for part in (gap, image)][1:]
+    gap, side = np.full((images.shape[1], STRIP_GAP_PX), WHITE, np.uint8), images.shape[1]
+    empty = np.full((side, side), WHITE, np.uint8)
+    filled = [*images, *[empty] * (STRIP_IMAGES - len(images))]
+    row = [part for image in filled for part in (gap, image)][1:]
     information = PngInfo()
     information.add_text("Software", "gliaforge")
     information.add_text("Description", what)

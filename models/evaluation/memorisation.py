@@ -71,7 +71,7 @@ def copies(
     limit, highest = search.thresholds(holdout.images)
     found = search.above(generated.images, limit)
     count, total = int((found > limit).sum()), len(found)
-    light, reason = _judge_copies(count, total, _chance(sides.n_groups), thresholds)
+    light, reason = _judge_copies(count, total, _chance(sides.n_groups), thresholds, "pixels")
     if lacks := lacking(sides, config):
         light, reason = Light.GREY, lacks
     # One is enough, whatever the rate; unseen real images that are as near set the bar higher.
@@ -105,7 +105,8 @@ def identity_copies(
     made = describe(space, generated, _mirrored(generated), known=known)
     flags = _nearest(made, own) < limit
     count, total = int(flags.sum()), len(flags)
-    judged = _judge_copies(count, total, _chance(pooled.n_groups), thresholds)
+    chance, by = _chance(pooled.n_groups), "anatomy, turned too"
+    judged = _judge_copies(count, total, chance, thresholds, by)
     if lacks := lacking(pooled, config):
         judged = Light.GREY, lacks
     rate = _rate(pooled, "identity_copy_rate", space.name, (count, total), judged)
@@ -156,15 +157,22 @@ def _chance(groups: int) -> float:
     return float(beta.ppf(CONFIDENCE, above, max(groups - above + 1, 1.0)))
 
 
-def _judge_copies(count: int, total: int, chance: float, thresholds: Thresholds) -> Judgement:
+def _judge_copies(
+    count: int, total: int, chance: float, thresholds: Thresholds, by: str
+) -> Judgement:
     low, high = clopper_pearson(count, total)
-    words = f"{count} of {total} generated images are nearer to a training image than 99 of 100"
-    words += " unseen real ones"
+    words = (
+        f"{count} of {total} generated images are nearer to a training image, by their {by}, than"
+        " 99 of 100 unseen real ones"
+    )
     if low > chance:
         return Light.RED, words
     if high <= thresholds.copy_rate_green:
         return Light.GREEN, words
-    return Light.AMBER, f"{words}; more generated images or more unseen patients would tell"
+    return Light.AMBER, (
+        f"{words}: it may be {low:.1%} to {high:.1%}, where 1 % is expected and {chance:.1%} may be"
+        " chance; more generated images or more unseen patients would tell"
+    )
 
 
 def disclosure(

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from models.config import STRIP_IMAGES
 from models.evaluation.halves import Side
 from models.metrics.copies import closest
 from models.metrics.copy_search import Images
@@ -13,7 +14,7 @@ from models.metrics.copy_search import Images
 Pixels = NDArray[np.uint8]
 SHOWN = 10
 """Images of each row of a figure."""
-STRIP_IMAGES, MOST_STRIPS = 5, 8
+MOST_STRIPS = 8
 _PART = 1024
 """Training images that are compared at once: 70 kB of memory each."""
 

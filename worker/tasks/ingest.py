@@ -73,6 +73,7 @@ def ingest(parts: Parts, job_id: str) -> None:
         summary = IngestSummary.model_validate(result.detail)
         with run.phase("upload"):
             made = _store(run, summary, f"{prefix}{run.key_prefix}", forecast)
+            forecast.finish()
         run.conclude = lambda session: datasets.seal(session, run.claim, parts.secrecy, made)
 
 
@@ -122,6 +123,12 @@ class _Forecast:
         left_s = (total_bytes - done_bytes) * elapsed_s / done_bytes if done_bytes else None
         self._shown = self._shown | {"message": "storing the images", "images_per_second": None}
         self._tell(left_s)
+
+    def finish(self) -> None:
+        """Tell that all is done."""
+        self._fraction = 1.0
+        self._shown = self._shown | {"step": self._shown.get("total_steps"), "message": "finished"}
+        self._tell(0.0)
 
     def _tell(self, eta_s: float | None) -> None:
         if eta_s is not None:

@@ -151,7 +151,7 @@ def get_report_pdf(
 def _page(report_id: str, caller: Principal, parts: Parts, *, redact_reals: bool) -> str:
     with parts.database.transaction() as session:  # over before the storage is asked
         row = resources.get(session, tables.Report, caller.tenant_id, report_id)
-        document = reports.document(row)
+        document = reports.document(row) | {"notes": reports.notes(session, row)}
         with_patients = caller.may(Scope.DATASETS_READ) and not redact_reals
         keys = reports.shown_plots(row, with_patients=with_patients)
         left_out = row.plots.keys() - keys.keys()

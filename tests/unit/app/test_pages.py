@@ -178,6 +178,25 @@ def test_report_is_one_page_without_a_script(measured: dict[str, Any]) -> None:
     assert "✗ red" in html
 
 
+def test_report_says_what_was_known_of_the_batch(measured: dict[str, Any]) -> None:
+    assert "when it was drawn" not in report_page(measured)
+    html = report_page(measured | {"notes": ["not fit for use: <b>too much alike</b>"]})
+    assert "<li>not fit for use: &lt;b&gt;too much alike&lt;/b&gt;</li>" in html
+    assert html.index("not fit for use") < html.index("Verdict of each axis")
+
+
+def test_features_without_a_name_are_counted(measured: dict[str, Any]) -> None:
+    def one(feature: str) -> dict[str, object]:
+        direction = f"generated images have more {feature}"
+        shown: dict[str, object] = {"space": "s", "label": None, "effect_size": 1.0}
+        return shown | {"feature": feature, "direction": direction}
+
+    html = report_page(measured | {"explanations": [one("feature 7"), one("contrast")]})
+    assert "more contrast" in html
+    assert "feature 7" not in html
+    assert "1 more are features of a network" in html
+
+
 def test_report_says_that_it_shows_patients(measured: dict[str, Any]) -> None:
     assert "shows images of patients" not in report_page(measured)
     for plot in ("closest", "real-0"):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from scipy.ndimage import rotate
 
-from models.config import EncoderConfig, ReportConfig, ReportProfile
+from models.config import STRIP_IMAGES, EncoderConfig, ReportConfig, ReportProfile
 from models.data.phantom import CLASSES, draw_patient, load_head
 from models.evaluation import describing, explaining, shown, standard
 from models.evaluation.feature_cache import FeatureCache
@@ -406,9 +406,9 @@ def test_strips_show_one_image_of_a_patient(heads: Heads) -> None:
     ]
     assert [len(one.real) for one in strips] == [len(one) for one in groups] == [2, 1, 0]
     assert [len(one.generated) for one in strips] == [
-        shown.STRIP_IMAGES,
+        STRIP_IMAGES,
         0,
-        shown.STRIP_IMAGES,
+        STRIP_IMAGES,
     ]
 
 
