@@ -393,8 +393,9 @@ class ReportProfile(StrEnum):
 
 CLOSEST, GENERATED = "closest", "generated"
 REAL_STRIP, GENERATED_STRIP = "real-", "synthetic-"
-STRIP_IMAGES = 5
 """What plots of a few images of one label begin with; the label's number follows."""
+STRIP_IMAGES = 5
+"""So many at most; where there are fewer the strip has room for them."""
 
 
 def shows_patients(plot: str) -> bool:
