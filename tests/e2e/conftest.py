@@ -136,7 +136,7 @@ def generator(api: httpx.Client, dataset: dict[str, object], wait: Wait) -> dict
 def wait(api: httpx.Client) -> Wait:
     """Follow a resource to the end of its job."""
 
-    def follow(path: str, status: str = "succeeded", timeout_s: float = 90) -> dict[str, object]:
+    def follow(path: str, status: str = "succeeded", timeout_s: float = 300) -> dict[str, object]:
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             resource: dict[str, object] = api.get(path).raise_for_status().json()
