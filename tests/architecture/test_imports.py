@@ -9,7 +9,7 @@ import pytest
 
 from app.settings import base_environment
 
-STARTS = 4
+STARTS = 8
 PROGRAM = """
 import json, resource, sys
 import app.main
