@@ -9,6 +9,7 @@ import pytest
 
 from app.settings import base_environment
 
+CPU_S = 2
 STARTS = 8
 PROGRAM = """
 import json, resource, sys
@@ -21,8 +22,16 @@ print(json.dumps([used.ru_utime + used.ru_stime, sorted(sys.modules)]))
 
 @pytest.fixture(scope="module")
 def loaded() -> tuple[float, list[str]]:
-    """Return the CPU seconds and the modules of an interpreter that has made the API."""
-    return min(_load() for _ in range(STARTS))
+    """Return the CPU seconds and the modules of an interpreter that has made the API.
+
+    A busy machine adds to the seconds: it starts a few times, until it is quick enough.
+    """
+    found = _load()
+    for _ in range(STARTS - 1):
+        if found[0] < CPU_S:
+            break
+        found = min(found, _load())
+    return found
 
 
 def _load() -> tuple[float, list[str]]:
@@ -46,8 +55,8 @@ def test_api_does_not_load(loaded: tuple[float, list[str]], library: str) -> Non
 
 
 def test_api_is_made_within_two_seconds_of_cpu(loaded: tuple[float, list[str]]) -> None:
-    # The requirement itself, in CPU time, the best of a few starts: a busy machine adds to it.
-    assert loaded[0] < 2
+    # The requirement itself, in CPU time.
+    assert loaded[0] < CPU_S
 
 
 def test_worker_does_not_load_torch() -> None:

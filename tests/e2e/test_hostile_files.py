@@ -22,7 +22,8 @@ MEMORY_BYTES = 3 << 30
 1.7 GiB of it, and two ingests at a time measure at most 0.3 GiB each with what is sent here."""
 MEMORY_OF_LARGEST_BYTES = 4608 << 20
 """With volumes of 250 MB: the decoder has some copies of one, and the ingest two: 2 GiB."""
-SAMPLE_S = 0.1
+SAMPLE_S = 0.5
+"""To count the pages of all processes once takes a tenth of a second of a core."""
 TIMEOUT_S = 400.0
 Resource = dict[str, Any]
 Found = list[tuple[str, str]]
@@ -40,9 +41,11 @@ class MemoryWatch(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Look until told to end."""
-        while not self._ended.wait(SAMPLE_S):
+        """Look until told to end, at least once."""
+        is_going_on = True
+        while is_going_on:
             self.peak_bytes = max(self.peak_bytes, sum(map(_own_bytes, _processes())))
+            is_going_on = not self._ended.wait(SAMPLE_S)
 
     def end(self) -> int:
         """Return the most that there was, in bytes."""

@@ -46,6 +46,7 @@ def _weights(storage: Storage, api: httpx.Client, path: str) -> str:
     return hashlib.sha256(storage.get(keys[-1])).hexdigest()
 
 
+@pytest.mark.slow
 def test_killed_worker_is_replaced_and_the_weights_are_the_same(
     service: Running,
     api: httpx.Client,

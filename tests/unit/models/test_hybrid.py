@@ -84,10 +84,9 @@ def test_image_does_not_depend_on_its_batch() -> None:
 
 def test_all_labels_start_as_one_picture_and_one_opinion() -> None:
     images = small_generator()(latents(1).expand(3, -1), torch.arange(3))
-    assert torch.equal(images[0], images[1])
-    assert torch.equal(images[0], images[2])
-    logits = small_discriminator()(images, torch.arange(3))
-    assert logits.unique().numel() == 1
+    torch.testing.assert_close(images, images[:1].expand(3, -1, -1, -1), atol=1e-5, rtol=0)
+    logits = small_discriminator()(images[:1].expand(3, -1, -1, -1), torch.arange(3))
+    torch.testing.assert_close(logits, logits[:1].expand(3, -1), atol=1e-5, rtol=0)
 
 
 def test_labels_can_come_apart() -> None:
@@ -122,8 +121,8 @@ def test_generator_of_a_label_is_the_generator_with_that_label() -> None:
     with torch.no_grad():
         network.embedding.normal_(generator=seeded(5))
     images = OfLabel(network, 2)(latents(2))
-    assert torch.equal(images, network(latents(2), torch.tensor([2, 2])))
-    assert not torch.equal(images, network(latents(2), torch.tensor([0, 0])))
+    torch.testing.assert_close(images, network(latents(2), torch.tensor([2, 2])), atol=1e-5, rtol=0)
+    assert not torch.allclose(images, network(latents(2), torch.tensor([0, 0])), atol=1e-3)
 
 
 def test_pixel_norm_leaves_a_mean_square_of_one() -> None:
