@@ -14,7 +14,11 @@ from models.config import IngestConfig, LabelSource
 from models.data import certificate, deidentify
 from models.data.archive import Entry, read_entries
 from models.data.decoders import Decoders
-from models.data.decoding import (
+from models.data.grouping import distances_across, group_images, number_by_appearance
+from models.data.judging import VOLUME_KEY, Judge, Ticket
+from models.data.layout import Layout, find_manifest, lay_out
+from models.data.masks import Masks
+from models.data.outcomes import (
     DecodeConfig,
     Decoded,
     FileTask,
@@ -25,10 +29,6 @@ from models.data.decoding import (
     SliceTask,
     Task,
 )
-from models.data.grouping import distances_across, group_images, number_by_appearance
-from models.data.judging import VOLUME_KEY, Judge, Ticket
-from models.data.layout import Layout, find_manifest, lay_out
-from models.data.masks import Masks
 from models.data.packing import SPLITS, TRAIN, PackWriter
 from models.data.raw_slices import RawSlice
 from models.data.records import write_files, write_images

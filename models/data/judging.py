@@ -13,9 +13,9 @@ from pydantic import JsonValue
 
 from models.config import IngestConfig, LabelSource
 from models.data.archive import Entry
-from models.data.decoding import EMPTY, Decoded, Opened, Quarantined
 from models.data.layout import UNLABELLED, Part
 from models.data.masks import Masks
+from models.data.outcomes import EMPTY, Decoded, Opened, Quarantined
 from models.data.packing import PackWriter
 from models.data.raw_slices import RawSlice
 from models.run_folder import FileVerdict, UserError

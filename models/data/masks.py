@@ -9,7 +9,7 @@ from typing import Self
 
 import numpy as np
 
-from models.data.decoding import MaskSlice
+from models.data.outcomes import MaskSlice
 
 
 @dataclass(frozen=True)

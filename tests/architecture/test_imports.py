@@ -64,6 +64,12 @@ def test_worker_does_not_load_torch() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.parametrize("library", ["pydicom", "gdcm", "nibabel", "PIL", "scipy"])
+def test_ingest_loads_what_reads_files_behind_the_fence_alone(library: str) -> None:
+    program = f"import sys, models.data.ingest; sys.exit({library!r} in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 PARTS = """
 import json, sys, threading
 from app.parts import make_parts

@@ -297,7 +297,7 @@ def test_variations_come_in_over_the_first_twentieth_of_a_run(
     assert asked == pytest.approx([0.0, 0.16, 0.4, 0.4])
 
 
-@pytest.mark.parametrize("planes", [1, 2])
+@pytest.mark.parametrize("planes", [pytest.param(1, marks=pytest.mark.slow), 2])
 def test_a_compiled_step_is_the_same_step(planes: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("models.compiling._BACKEND", "aot_eager")
     config, images = tiny(has_masks=planes > 1), data(planes=planes).images

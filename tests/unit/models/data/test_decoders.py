@@ -20,7 +20,8 @@ from PIL import Image
 
 from models.data import decoders, sandbox
 from models.data.decoders import DEADLY, ENDLESS, TOO_LARGE, UNFORESEEN, Decoders
-from models.data.decoding import (
+from models.data.decoding import decode
+from models.data.outcomes import (
     DecodeConfig,
     Decoded,
     FileTask,
@@ -28,7 +29,6 @@ from models.data.decoding import (
     Outcome,
     Role,
     Task,
-    decode,
     size_bytes,
 )
 

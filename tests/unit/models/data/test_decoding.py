@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from models.data import decoding
-from models.data.decoding import (
+from models.data.decoding import fingerprint, fingerprints, letterbox
+from models.data.outcomes import (
     EMPTY,
     DecodeConfig,
     Decoded,
@@ -18,9 +19,6 @@ from models.data.decoding import (
     Outcome,
     Quarantined,
     SliceTask,
-    fingerprint,
-    fingerprints,
-    letterbox,
 )
 from models.data.pictures import to_grayscale
 from models.data.raw_slices import RawSlice

@@ -27,7 +27,7 @@ from PIL import Image
 from models.config import IngestConfig
 from models.data.archive import read_entries
 from models.data.decoders import DEADLY, ENDLESS, UNFORESEEN, Decoders
-from models.data.decoding import (
+from models.data.outcomes import (
     DecodeConfig,
     Decoded,
     FileTask,

@@ -17,8 +17,8 @@ from safetensors.numpy import load_file
 
 from models.data import decoders
 from models.data.decoders import DEADLY, Decoders
-from models.data.decoding import DecodeConfig, FileTask, Outcome, Task
 from models.data.ingest import ingest
+from models.data.outcomes import DecodeConfig, FileTask, Outcome, Task
 from models.progress import Silent, Stopped
 from models.run_folder import (
     SIXTEEN_BITS,

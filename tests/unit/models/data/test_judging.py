@@ -7,10 +7,10 @@ import pytest
 
 from models.config import IngestConfig, LabelSource
 from models.data.archive import Entry
-from models.data.decoding import EMPTY, Decoded, MaskSlice, Opened, Quarantined
 from models.data.judging import DOUBT, NO_TUMOR, TUMOR, Accepted, Judge, Ticket, by_file
 from models.data.layout import UNLABELLED, Part
 from models.data.masks import Masks
+from models.data.outcomes import EMPTY, Decoded, MaskSlice, Opened, Quarantined
 from models.data.raw_slices import RawSlice
 from models.run_folder import FileVerdict, UserError
 

@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from models.data.decoding import DecodeConfig, FileTask, MaskSlice, Opened, Role, decode
+from models.data.decoding import decode
 from models.data.masks import Masks
+from models.data.outcomes import DecodeConfig, FileTask, MaskSlice, Opened, Role
 
 SIZES = (64, 128)
 CONFIG = DecodeConfig(max_pixels=1 << 24, min_side_px=1, sizes=SIZES)

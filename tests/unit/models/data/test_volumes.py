@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from models.data import decoding
-from models.data.decoding import DecodeConfig, Decoded, FileTask, Opened
+from models.data.outcomes import DecodeConfig, Decoded, FileTask, Opened
 from models.data.raw_slices import RawSlice
 from models.data.volumes import Volumes, Window, to_bytes
 
