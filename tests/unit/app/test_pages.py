@@ -69,6 +69,12 @@ def test_the_numbers_of_the_certificate_are_shown(document: dict[str, Any]) -> N
         assert fact in shown
 
 
+def test_it_says_what_used_files_are_where_there_are_some(document: dict[str, Any]) -> None:
+    assert "which become no images" not in page(document)
+    document["files"]["verdicts"]["used"] = 3
+    assert "Used are masks and the manifest, which become no images." in page(document)
+
+
 def test_the_page_fetches_nothing(document: dict[str, Any]) -> None:
     shown = page(document)
     assert not any(one in shown for one in ("http:", "https:", "src=", "url(", "@import"))
