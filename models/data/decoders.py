@@ -36,6 +36,9 @@ def _start_child() -> None:
     """Fence the process in, leave signals to the parent, and never outlive it."""
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Before the fence, should the server of forks not have it: it says nothing where it failed.
+    from models.data import decoding  # noqa: F401, PLC0415
+
     # Before any thread: the filter of calls holds for the thread that enters, and what it starts.
     sandbox.enter(CHILD_MEMORY_BYTES)
     threading.Thread(target=_die_with_parent, daemon=True).start()
@@ -63,7 +66,7 @@ def _decode_batch(
 
 
 def _decode_one(task: Task, config: DecodeConfig) -> Outcome:
-    # What reads strangers' files is loaded behind the fence alone, and takes a second.
+    # Imported here, so that the process that asks never loads what reads strangers' files.
     from models.data.decoding import decode  # noqa: PLC0415
 
     sandbox.allow_cpu(FILE_TIMEOUT_S)

@@ -1,7 +1,7 @@
 """Decode one untrusted file of any kind for a dataset: into pixels, raw slices, or a verdict.
 
 The kind is told by the content, never by the name. This runs in a process that a hostile file may
-kill (`models.data.decoders`), and nowhere else are the libraries loaded that read such files.
+kill (`models.data.decoders`); the process that runs the ingest does not import it.
 """
 
 import hashlib

@@ -23,7 +23,8 @@ MEMORY_BYTES = 3 << 30
 MEMORY_OF_LARGEST_BYTES = 4608 << 20
 """With volumes of 250 MB: the decoder has some copies of one, and the ingest two: 2 GiB."""
 SAMPLE_S = 0.5
-"""To count the pages of all processes once takes a tenth of a second of a core."""
+"""To count the pages of all processes takes a tenth of a second of a core. A decoder that takes
+much for less long is stopped by its own limit (`CHILD_MEMORY_BYTES`)."""
 TIMEOUT_S = 400.0
 Resource = dict[str, Any]
 Found = list[tuple[str, str]]
@@ -41,11 +42,13 @@ class MemoryWatch(threading.Thread):
         self._ended = threading.Event()
 
     def run(self) -> None:
-        """Look until told to end, at least once."""
-        is_going_on = True
-        while is_going_on:
-            self.peak_bytes = max(self.peak_bytes, sum(map(_own_bytes, _processes())))
-            is_going_on = not self._ended.wait(SAMPLE_S)
+        """Look until told to end, and at what is left then."""
+        while not self._ended.wait(SAMPLE_S):
+            self._look()
+        self._look()
+
+    def _look(self) -> None:
+        self.peak_bytes = max(self.peak_bytes, sum(map(_own_bytes, _processes())))
 
     def end(self) -> int:
         """Return the most that there was, in bytes."""

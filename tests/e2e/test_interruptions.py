@@ -46,17 +46,11 @@ def _weights(storage: Storage, api: httpx.Client, path: str) -> str:
     return hashlib.sha256(storage.get(keys[-1])).hexdigest()
 
 
-@pytest.mark.slow
-def test_killed_worker_is_replaced_and_the_weights_are_the_same(
-    service: Running,
-    api: httpx.Client,
-    storage: Storage,
-    long_training: LongTraining,
-    wait: Wait,
-) -> None:
-    reference = long_training()
-    wait(reference)
-
+@pytest.fixture(scope="module")
+def killed_once(
+    service: Running, api: httpx.Client, long_training: LongTraining, wait: Wait
+) -> Resource:
+    """Return a training that has ended, whose worker was killed on the way."""
     path = long_training()
     _await_checkpoints(api, path, 2)
     killed = _workers("gpu.train")
@@ -64,11 +58,26 @@ def test_killed_worker_is_replaced_and_the_weights_are_the_same(
     for process in killed:
         process.kill()
     service.stack.wait(timeout_s=6)  # notices, and starts another
+    return wait(path)
 
-    ended = wait(path)
-    attempts = ended["job"]["attempts"]
+
+def test_killed_worker_is_replaced(killed_once: Resource) -> None:
+    attempts = killed_once["job"]["attempts"]
     assert [attempt["outcome"] for attempt in attempts] == ["worker_lost", "succeeded"]
     assert attempts[1]["resumed_from"] is not None
+
+
+@pytest.mark.slow
+def test_the_weights_are_the_same_as_if_no_worker_had_been_killed(
+    api: httpx.Client,
+    storage: Storage,
+    killed_once: Resource,
+    long_training: LongTraining,
+    wait: Wait,
+) -> None:
+    reference = long_training()
+    wait(reference)
+    path = f"/v1/generators/{killed_once['id']}"
     assert _weights(storage, api, path) == _weights(storage, api, reference)
     histories = [api.get(f"{one}/history").json() for one in (path, reference)]
     for one in histories:
