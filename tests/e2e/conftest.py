@@ -98,7 +98,7 @@ def storage(home: Path, service: Running) -> Storage:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def long_training(api: httpx.Client, dataset: dict[str, object]) -> Callable[[], str]:
     """Start a training of some seconds, the same each time; return its path."""
 
