@@ -75,6 +75,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("up") / "home"
 
 
+@pytest.mark.slow
 def test_interrupted_leaves_only_data_which_the_next_start_finds(home: Path) -> None:
     with _up(home) as process:
         assert stat.S_IMODE(home.stat().st_mode) == 0o700

@@ -18,6 +18,7 @@ from models.progress import Silent
 from models.run_folder import ImportSpec, TrainSpec
 from tests.unit.deploy.test_trainjob import ROOT, container
 
+pytestmark = pytest.mark.slow
 TINY = HybridConfig(
     image_size=64,
     latent_size=8,

@@ -144,7 +144,7 @@ def test_training_leaves_global_random_state_alone() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-@pytest.mark.parametrize("level", [0, 255])
+@pytest.mark.parametrize("level", [0, pytest.param(255, marks=pytest.mark.slow)])
 def test_generated_images_move_towards_the_data(level: int) -> None:
     made = trainee(tiny(gamma=0.05, augmentation=0.0), data(fill=level))
     before = abs(made.draw(0, 8, "x").float().mean().item() - level)

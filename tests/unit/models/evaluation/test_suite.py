@@ -203,7 +203,7 @@ def pretend(sides: AllSides, terms: Terms, tell: Steps) -> Taught:
 
 
 @pytest.mark.usefixtures("in_seconds")
-@pytest.mark.parametrize("has_masks", [True, False])
+@pytest.mark.parametrize("has_masks", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_deep_profile_asks_whether_masks_mark_tumours(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, has_masks: bool
 ) -> None:
