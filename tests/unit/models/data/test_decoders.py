@@ -241,6 +241,28 @@ def _npz(slices: int) -> bytes:
     return buffer.getvalue()
 
 
+UNPREPARED = """
+import io
+from multiprocessing.context import BaseContext
+BaseContext.set_forkserver_preload = lambda *_: None
+from PIL import Image
+from models.data.decoders import Decoders
+from models.data.outcomes import DecodeConfig, FileTask
+png = io.BytesIO()
+Image.linear_gradient("L").save(png, "PNG")
+with Decoders(DecodeConfig(1 << 20, 1, (64,)), workers=1) as decoders:
+    for _, outcome in decoders.run([(0, FileTask(png.getvalue()))]):
+        print(type(outcome).__name__, outcome.width)
+"""
+
+
+def test_children_load_what_their_server_could_not() -> None:
+    """The server of forks says nothing of an import that failed."""
+    command = [sys.executable, "-c", UNPREPARED]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["Decoded", "256"]
+
+
 def test_each_kind_of_outcome_has_a_size() -> None:
     """An outcome whose size is not known could fill the memory unseen."""
     config = DecodeConfig(1 << 20, 32, (64,))
